@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include "commands.h"
+
+namespace kvist {
+
+// The sub-commands of `kvist bench`, one a file.
+void AddBenchAttention(CLI::App* bench, Command* chosen);
+void AddBenchSpeedup(CLI::App* bench, Command* chosen);
+
+}  // namespace kvist

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "commands.h"
+#include "conversation.h"
+#include "generate_options.h"
+#include "generation_output.h"
+#include "read_file.h"
+#include "report.h"
+#include "terminal.h"
+
+namespace kvist {
+namespace {
+
+struct Arguments : GenerateArguments {
+  std::optional<std::string> prompt;
+  std::optional<std::string> prompt_path;
+};
+
+Result<std::string> ReadPrompt(const Arguments& arguments) {
+  if (arguments.prompt.has_value() == arguments.prompt_path.has_value()) {
+    return Fail(ErrorCode::kInvalidArgument, "give the prompt either with -p TEXT or with -f FILE");
+  }
+  if (arguments.prompt && arguments.prompt->empty()) {
+    return Fail(ErrorCode::kInvalidArgument, "the prompt is empty; give some text with -p, or a file of it with -f");
+  }
+  if (arguments.prompt) return *arguments.prompt;
+  KVIST_TRY(std::string text, ReadFile(*arguments.prompt_path));
+  if (text.empty()) {
+    return Fail(ErrorCode::kInvalidArgument, "the prompt file '" + *arguments.prompt_path + "' is empty");
+  }
+  return text;
+}
+
+Result<std::vector<Token>> Tokenize(const Arguments& arguments, const LoadedModel& loaded, const std::string& prompt) {
+  if (!arguments.use_template) return loaded.tokenizer->Encode(prompt);
+  KVIST_TRY(Conversation conversation, Conversation::Open(*loaded.file, true, arguments.system));
+  conversation.Add("user", prompt);
+  return conversation.Tokenize(*loaded.tokenizer);
+}
+
+Status Generate(const Arguments& arguments, Output& out) {
+  KVIST_TRY(const std::string prompt, ReadPrompt(arguments));
+  KVIST_TRY(const LoadedModel loaded, LoadModel(arguments.model));
+  KVIST_TRY(const std::vector<Token> tokens, Tokenize(arguments, loaded, prompt));
+  if (arguments.options.max_tokens == 0) Note("-n 0 asks for no tokens: the prompt is computed and that is all");
+  Generator generator(loaded.model.get(), loaded.tokenizer, loaded.cache.get());
+  KVIST_TRY(const Generation generation, GenerateTo(out, generator, tokens, arguments));
+  if (arguments.json) WriteJson(GenerationJson("generate", generation, arguments, loaded), out);
+  const bool is_cancelled = generation.finish == FinishReason::kCancelled;
+  if (arguments.stats || is_cancelled) std::fputs(StatisticsText(generation.stats, loaded).c_str(), stderr);
+  if (is_cancelled) return Fail(ErrorCode::kCancelled, "interrupted");
+  return {};
+}
+
+int RunGenerate(const Arguments& arguments) {
+  CatchInterrupts(true);
+  Output out;
+  const Status status = Generate(arguments, out);
+  return out.failed() || status ? out.ExitCode(kExitOk) : Report(status.error());
+}
+
+}  // namespace
+
+void AddGenerateCommand(CLI::App& program, Command* chosen) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = program.add_subcommand("generate", "Continue a text");
+  command->add_option("-p,--prompt", arguments->prompt, "The text to continue")->type_name("TEXT");
+  command->add_option("-f,--file", arguments->prompt_path, "A file of it, taken as it is; - is standard input")
+      ->type_name("FILE");
+  AddGenerateOptions(command, arguments.get());
+  CLI::Option* chat = command->add_flag("--chat", arguments->use_template,
+                                        "Give the prompt as the user's message in the model's chat template");
+  command
+      ->add_flag_callback(
+          "--no-template", [] {}, "Give the prompt as it is, the default")
+      ->excludes(chat);
+  command->callback([=] { *chosen = [=] { return RunGenerate(*arguments); }; });
+}
+
+}  // namespace kvist

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "generation_output.h"
+
+namespace kvist {
+
+Result<Generation> GenerateTo(Output& out, Generator& generator, std::span<const Token> prompt,
+                              const GenerateArguments& arguments) {
+  Progress progress("prompt", "tokens", arguments.progress);
+  bool has_text = false;
+  GenerateEvents events;
+  events.cancel = &interrupted();
+  events.on_prefill = [&](int64_t done, int64_t all) { done < all ? progress.Show(done, all) : progress.Clear(); };
+  if (!arguments.json) {
+    events.on_text = [&](std::string_view text) {
+      has_text = true;
+      out.Write(text);
+      return !out.failed();
+    };
+  }
+  auto generation = generator.Generate(prompt, arguments.options, events);
+  if (has_text) out.Write("\n");
+  return generation;
+}
+
+Json GenerationJson(const char* command, const Generation& generation, const GenerateArguments& arguments,
+                    const LoadedModel& loaded) {
+  Json params = ModelParams(arguments.model, loaded);
+  params["max_tokens"] = arguments.options.max_tokens;
+  params["temperature"] = arguments.options.sampler.temperature;
+  params["seed"] = arguments.options.sampler.seed;
+  Json object = {{"command", command},
+                 {"impl", "kvist"},
+                 {"params", params},
+                 {"text", generation.text},
+                 {"tokens", generation.tokens},
+                 {"finish", FinishReasonName(generation.finish)},
+                 {"statistics", StatisticsJson(generation.stats, loaded)}};
+  AddOrigin(object);
+  return object;
+}
+
+}  // namespace kvist

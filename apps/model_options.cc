@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "model_options.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "kvist/geometry.h"
+#include "model_path.h"
+#include "option_checks.h"
+#include "threads.h"
+
+namespace kvist {
+namespace {
+
+// A tokenizer that makes fewer or more tokens than the model has rows would stop a run in its middle.
+Status CheckVocabularies(const LoadedModel& loaded) {
+  const int of_model = loaded.model->num_vocabulary();
+  const int of_tokenizer = loaded.tokenizer->num_tokens();
+  if (of_model == of_tokenizer) return {};
+  return Fail(ErrorCode::kCorrupt, loaded.file->path() + ": the model has " + std::to_string(of_model) +
+                                       " tokens and its tokenizer " + std::to_string(of_tokenizer) +
+                                       "; the file was not converted well");
+}
+
+}  // namespace
+
+void AddModelOptions(CLI::App* command, ModelArguments* arguments) {
+  arguments->num_threads = NumAvailableCores();
+  command->add_option("-m,--model", arguments->model, "GGUF file, or name of a model that `kvist model get` fetched")
+      ->required()
+      ->type_name("MODEL");
+  command
+      ->add_option("--form", arguments->form, "How keys and values are stored: f32, f16, bf16, or K/V as in f16/bf16")
+      ->check(CheckForm)
+      ->type_name("FORM")
+      ->capture_default_str();
+  command->add_option("--weights", arguments->weights, "Use weights as in the file, or expanded to f32 (for measuring)")
+      ->check(CheckWeights)
+      ->type_name("file|f32")
+      ->capture_default_str();
+  command->add_option("--threads", arguments->num_threads, "Threads that compute; the default is the cores there are")
+      ->check(CheckThreads)
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      ->add_option_function<std::string>(
+          "--kv-memory", [=](const std::string& text) { arguments->kv_memory_bytes = ParseBytes(text); },
+          "Bytes that keys and values may take, as in 512M or 2G; the default is the machine's memory")
+      ->check(CheckBytes)
+      ->type_name("BYTES");
+}
+
+Result<LoadedModel> LoadModel(const ModelArguments& arguments) {
+  LoadedModel loaded;
+  KVIST_TRY(const Form form, ParseForm(arguments.form));
+  KVIST_TRY(const std::string path, FindModel(arguments.model));
+  KVIST_TRY(loaded.file, GgufFile::Open(path));
+  const WeightsForm weights = arguments.weights == "f32" ? WeightsForm::kF32 : WeightsForm::kFile;
+  KVIST_TRY(loaded.model, Model::Open(loaded.file, {.num_threads = arguments.num_threads, .weights = weights}));
+  KVIST_TRY(loaded.tokenizer, Tokenizer::Open(loaded.file));
+  KVIST_TRY_VOID(CheckVocabularies(loaded));
+  KVIST_TRY(loaded.cache,
+            Cache::Open(loaded.model->geometry(), {.form = form, .budget_bytes = arguments.kv_memory_bytes}));
+  return loaded;
+}
+
+Json ModelParams(const ModelArguments& arguments, const LoadedModel& loaded) {
+  return {{"model", std::filesystem::path(loaded.file->path()).stem().string()},
+          {"form", FormName(loaded.cache->options().form)},
+          {"weights", arguments.weights},
+          {"threads", loaded.model->num_threads()}};
+}
+
+}  // namespace kvist

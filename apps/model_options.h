@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <memory>
+#include <string>
+
+#include "kvist/cache.h"
+#include "model/model.h"
+#include "model/tokenizer.h"
+#include "record.h"
+
+namespace kvist {
+
+// The options of every command that runs a model.
+struct ModelArguments {
+  std::string model;
+  std::string form = "f16";
+  std::string weights = "file";
+  int num_threads = 0;
+  size_t kv_memory_bytes = 0;
+};
+void AddModelOptions(CLI::App* command, ModelArguments* arguments);
+
+struct LoadedModel {
+  std::shared_ptr<const GgufFile> file;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Cache> cache;
+};
+// Errors as FindModel, GgufFile::Open, Model::Open, Tokenizer::Open and Cache::Open.
+Result<LoadedModel> LoadModel(const ModelArguments& arguments);
+
+// What is held fixed, for records: model, form, weights, threads.
+Json ModelParams(const ModelArguments& arguments, const LoadedModel& loaded);
+
+}  // namespace kvist

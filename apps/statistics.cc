@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "statistics.h"
+
+#include <cstdarg>
+#include <cstdio>
+
+#include "engine/kv_size.h"
+
+namespace kvist {
+namespace {
+
+[[gnu::format(printf, 1, 2)]] std::string Print(const char* format, ...) {
+  char text[256];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(text, sizeof(text), format, arguments);
+  va_end(arguments);
+  return text;
+}
+
+double Rate(int64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0;
+}
+
+size_t StaticBytes(const LoadedModel& loaded) {
+  return StaticKvBytes(loaded.model->geometry(), loaded.cache->options().form, loaded.model->context_length());
+}
+
+double StaticRatio(const LoadedModel& loaded, const CacheStats& cache) {
+  return cache.live_bytes > 0 ? static_cast<double>(StaticBytes(loaded)) / static_cast<double>(cache.live_bytes) : 0;
+}
+
+long long Long(int64_t number) {
+  return number;
+}
+
+}  // namespace
+
+std::string StatisticsText(const GenerationStats& stats, const LoadedModel& loaded) {
+  const CacheStats cache = loaded.cache->stats();
+  const auto resident = loaded.cache->ResidentBytes();
+  const Form form = loaded.cache->options().form;
+  std::string text = Print("prompt        %lld tokens: %lld reused, %lld computed in %.2f s (%.1f tokens/s)\n",
+                           Long(stats.prompt_tokens), Long(stats.reused_tokens), Long(stats.computed_tokens),
+                           stats.prefill_s, Rate(stats.computed_tokens, stats.prefill_s));
+  text += Print("output        %lld tokens in %.2f s (%.1f tokens/s)\n", Long(stats.output_tokens), stats.decode_s,
+                Rate(stats.decode_steps, stats.decode_s));
+  text += Print("KV cache      form %s, blocks %zu, live %s, committed %s, resident %s, reserved %s of address space\n",
+                FormName(form).c_str(), cache.num_live_blocks, BytesText(double(cache.live_bytes)).c_str(),
+                BytesText(double(cache.committed_bytes)).c_str(),
+                resident ? BytesText(double(*resident)).c_str() : "unknown",
+                BytesText(double(cache.reserved_bytes)).c_str());
+  text += Print("static cache  of the full context of %d tokens: %s", loaded.model->context_length(),
+                BytesText(double(StaticBytes(loaded))).c_str());
+  if (cache.live_bytes > 0) text += Print(", %.1f times as much as live", StaticRatio(loaded, cache));
+  return text + "\n";
+}
+
+Json StatisticsJson(const GenerationStats& stats, const LoadedModel& loaded) {
+  const CacheStats cache = loaded.cache->stats();
+  const auto resident = loaded.cache->ResidentBytes();
+  return {{"prompt_tokens", stats.prompt_tokens},
+          {"reused_tokens", stats.reused_tokens},
+          {"computed_tokens", stats.computed_tokens},
+          {"output_tokens", stats.output_tokens},
+          {"prefill_ms", stats.prefill_s * 1e3},
+          {"prefill_tokens_per_s", Rate(stats.computed_tokens, stats.prefill_s)},
+          {"decode_ms", stats.decode_s * 1e3},
+          {"decode_tokens_per_s", Rate(stats.decode_steps, stats.decode_s)},
+          {"live_bytes", cache.live_bytes},
+          {"committed_bytes", cache.committed_bytes},
+          {"peak_bytes", cache.peak_live_bytes},
+          {"resident_bytes", resident ? Json(*resident) : Json()},
+          {"reserved_bytes", cache.reserved_bytes},
+          {"blocks", cache.num_live_blocks},
+          {"static_bytes", StaticBytes(loaded)},
+          {"static_ratio", StaticRatio(loaded, cache)}};
+}
+
+}  // namespace kvist

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <string>
+
+#include "engine/generator.h"
+#include "model_options.h"
+#include "record.h"
+
+namespace kvist {
+
+// Tokens, speed and memory of what was generated, beside what a cache of the model's full context would take from the
+// start. As lines for people and as an object for programs.
+std::string StatisticsText(const GenerationStats& stats, const LoadedModel& loaded);
+Json StatisticsJson(const GenerationStats& stats, const LoadedModel& loaded);
+
+}  // namespace kvist

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The Kvist authors
+# The tests, as ctest sees them. Labels: unit, property, engine, lint, python, program, install.
+find_package(doctest CONFIG REQUIRED)
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+
+add_library(kvist_doctest_main OBJECT cmake/doctest_main.cc)
+target_link_libraries(kvist_doctest_main PUBLIC doctest::doctest)
+target_compile_features(kvist_doctest_main PUBLIC cxx_std_23)
+
+# One test program and one ctest entry. library: what it links; the rest: its sources (there may be none yet).
+function(kvist_add_test_program name label library)
+  add_executable(${name} ${ARGN})
+  kvist_target_defaults(${name})
+  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
+  target_compile_definitions(${name} PRIVATE KVIST_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${name} PRIVATE ${library} kvist_doctest_main xxHash::xxhash)
+  add_test(NAME ${label} COMMAND ${name})
+  set_tests_properties(${label} PROPERTIES LABELS ${label} TIMEOUT 900)
+endfunction()
+
+file(GLOB conformance_tests CONFIGURE_DEPENDS tests/conformance/*.cc)
+file(GLOB property_tests CONFIGURE_DEPENDS tests/property/*.cc)
+kvist_add_test_program(kvist_unit_test unit kvist ${library_tests} ${conformance_tests})
+kvist_add_test_program(kvist_property_test property kvist ${property_tests})
+
+if(KVIST_BUILD_ENGINE)
+  file(GLOB golden_tests CONFIGURE_DEPENDS tests/golden/*.cc)
+  kvist_add_test_program(kvist_engine_test engine kvist_engine ${engine_tests} ${golden_tests})
+  if(TARGET kvist_program)
+    target_compile_definitions(kvist_engine_test PRIVATE KVIST_PROGRAM="$<TARGET_FILE:kvist_program>")
+    add_dependencies(kvist_engine_test kvist_program)
+  endif()
+endif()
+
+# Tests find their models where the program would; ctest reads this file when it starts, so the environment counts.
+set(test_environment "${PROJECT_BINARY_DIR}/test_environment.cmake")
+configure_file(cmake/test_environment.cmake "${test_environment}" COPYONLY)
+set_property(DIRECTORY "${PROJECT_SOURCE_DIR}" APPEND PROPERTY TEST_INCLUDE_FILES "${test_environment}")
+
+function(kvist_add_script_test name label)
+  add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 300)
+endfunction()
+
+kvist_add_script_test(floors lint Python3::Interpreter tools/check_floors.py)
+kvist_add_script_test(floors_self_test lint Python3::Interpreter tools/check_floors.py --self-test)
+kvist_add_script_test(python_models python Python3::Interpreter tests/python/test_models.py)
+if(TARGET kvist_program)
+  kvist_add_script_test(program program Python3::Interpreter tests/program/test_program.py
+                        $<TARGET_FILE:kvist_program>)
+endif()
+if(NOT KVIST_SANITIZE)  # an installed library with a sanitizer in it is of no use to anybody
+  kvist_add_script_test(install install bash tests/install/run.sh "${PROJECT_BINARY_DIR}" "${CMAKE_COMMAND}")
+endif()

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "kvist/error.h"
+#include "kvist/geometry.h"
+
+namespace kvist {
+
+using Token = int32_t;
+class Sequence;
+
+struct CacheOptions {
+  Form form;
+  // Bytes that blocks may take, checked before memory is taken. 0: as much as the machine has.
+  size_t budget_bytes = 0;
+};
+
+// Bytes and events since the cache was opened. Live: blocks in use, each counted once however many sequences share it.
+// Committed: live plus freed blocks kept for the next allocation (at most 1/64 of live). Reserved: address space only.
+struct CacheStats {
+  size_t reserved_bytes = 0;
+  size_t committed_bytes = 0;
+  size_t live_bytes = 0;
+  size_t peak_live_bytes = 0;
+  size_t peak_committed_bytes = 0;
+  size_t cumulative_bytes = 0;  // sum of all block allocations ever made
+  size_t copied_bytes = 0;      // by copy-on-write of a shared open block; growing copies nothing
+  size_t num_live_blocks = 0;
+  size_t num_sequences = 0;
+  size_t num_commits = 0;  // system calls that took memory
+  size_t num_decommits = 0;
+};
+
+// One of the threads that work together on a call: every one of `count` threads makes the same call once, with its own
+// index. The work is shared out among them; the result does not depend on how many they are.
+struct Worker {
+  int index = 0;
+  int count = 1;
+};
+
+// A store of keys and values in fixed-size blocks that sequences share. Growing commits memory and copies nothing.
+// Thread-safe: sequences of one cache may be used by different threads at once.
+// The memory lives until the cache and its last sequence are gone, in whichever order.
+class Cache {
+ public:
+  // kInvalidArgument for a geometry or option out of range; kOutOfMemory when address space can't be reserved.
+  static Result<std::unique_ptr<Cache>> Open(const CacheGeometry& geometry, const CacheOptions& options);
+  ~Cache();
+  Cache(const Cache&) = delete;
+  Cache& operator=(const Cache&) = delete;
+
+  Sequence Begin();  // an empty sequence; takes no block yet
+
+  const CacheGeometry& geometry() const;
+  const CacheOptions& options() const;
+  CacheStats stats() const;
+  // Bytes of the cache's blocks that the operating system holds in memory right now, from /proc (slow: for checks).
+  Result<size_t> ResidentBytes() const;
+
+ private:
+  struct Core;
+  friend class Sequence;
+  explicit Cache(std::shared_ptr<Core> core);
+  std::shared_ptr<Core> core_;
+};
+
+// An ordered list of tokens and the blocks that hold their keys and values. Destroying it releases the blocks.
+//
+// One step of a model adds n tokens:
+//   Prepare(tokens)                        makes room; may fail, and then nothing has changed
+//   for each layer: Append, then Attend    can't fail; all workers of a call return before the next call begins
+//   Commit()                               the tokens count from now on
+// Without Commit the next Prepare, Truncate or Remove forgets the step; a Fork leaves it out.
+//
+// One thread at a time, but for the workers of one Append or Attend.
+class Sequence {
+ public:
+  Sequence(Sequence&&) noexcept;
+  Sequence& operator=(Sequence&&) noexcept;
+  ~Sequence();
+
+  int64_t num_tokens() const;
+  std::span<const Token> tokens() const;  // [num_tokens], till the next change
+  int64_t num_prepared_tokens() const;    // of the step under way
+
+  // Makes room for the tokens at positions num_tokens() and on. Allocates blocks, and copies the open block when it is
+  // shared (copy-on-write). kOutOfMemory when the budget is used up, kInvalidArgument for no tokens.
+  Status Prepare(std::span<const Token> tokens);
+
+  // Stores keys [token, kv_head, key_dim] and values [token, kv_head, value_dim] of the prepared tokens, keys already
+  // rotated to their positions. Cost: one conversion and write per number.
+  void Append(int layer, const float* keys, const float* values, Worker worker = {});
+
+  // Attention of queries [token, query_head, key_dim] (rotated, not scaled) over every stored token each may see,
+  // itself included. Writes out [token, query_head, value_dim]. Reads the stored form; each KV tile is read once for
+  // all query heads of its group. A token's result is the same to the last bit however many tokens the step has and
+  // however many workers there are.
+  void Attend(int layer, const float* queries, float* out, Worker worker = {});
+
+  void Commit();
+
+  // A second sequence with the same tokens. All blocks are shared; costs no memory until one of them appends.
+  Sequence Fork() const;
+
+  // Keeps the first `num_tokens` tokens. kOutOfRange past the end. kFailedPrecondition when a sliding-window layer has
+  // already dropped tokens the next query would see; nothing has changed then.
+  Status Truncate(int64_t num_tokens);
+
+  // Takes tokens [begin, end) out. What follows keeps its keys and moves to the front by position delta: nothing is
+  // rewritten, and removing again adds no error. Keys after the gap were computed with the gap's tokens in view.
+  // Errors as Truncate.
+  Status Remove(int64_t begin, int64_t end);
+
+ private:
+  struct State;
+  friend class Cache;
+  explicit Sequence(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace kvist

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kvist/error.h"
+
+namespace kvist {
+
+// How the numbers of one tile are stored. Layout, range and error bound of each: docs/formats.md.
+enum class Codec : uint8_t { kF32, kF16, kBf16 };
+
+// The codecs of a block's K and V tiles.
+struct Form {
+  Codec k = Codec::kF16;
+  Codec v = Codec::kF16;
+  bool operator==(const Form&) const = default;
+};
+
+// "f16", or "f16/bf16" when K and V differ.
+std::string FormName(Form form);
+// The inverse. kInvalidArgument names the known codecs.
+Result<Form> ParseForm(std::string_view name);
+
+// Which channels a rotary embedding turns together.
+enum class RopePairing : uint8_t {
+  kAdjacent,  // (0, 1), (2, 3), ...          Llama's own layout in GGUF
+  kHalves,    // (0, n/2), (1, n/2 + 1), ...  GPT-NeoX; Qwen, Gemma, Phi
+};
+
+// Rotary position embedding: channel pair i turns by  position * position_scale * base^(-2i/dims) / factor[i].
+// The cache needs it only to reuse keys at another position (it turns the query back instead).
+struct RopeSpec {
+  int dims = 0;  // channels turned, from channel 0; 0: no rotary embedding
+  float base = 10000.0f;
+  float position_scale = 1.0f;
+  RopePairing pairing = RopePairing::kAdjacent;
+  std::vector<float> frequency_factors = {};  // empty, or dims / 2 values
+};
+
+struct LayerGeometry {
+  int num_query_heads = 0;
+  int num_kv_heads = 0;          // divides num_query_heads; query head h reads KV head h / (query heads per KV head)
+  int key_dim = 0;               // multiple of 8, at most kMaxHeadDim
+  int value_dim = 0;             // likewise
+  int window = 0;                // tokens a query sees, itself included; 0: all before it
+  float attention_scale = 0.0f;  // factor on q.k; 0: 1 / sqrt(key_dim)
+  RopeSpec rope = {};
+};
+
+inline constexpr int kMaxHeadDim = 512;
+
+// The shape of what is cached. Every size and stride in Kvist is derived from it.
+struct CacheGeometry {
+  int block_tokens = 32;  // 16, 32, 64 or 128
+  std::vector<LayerGeometry> layers;
+
+  // kInvalidArgument names the first field that is out of range.
+  Status Validate() const;
+  // Bytes that one token's keys and values take over all layers.
+  size_t BytesPerToken(Form form) const;
+};
+
+}  // namespace kvist

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "cache/attend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "cache/rope.h"
+#include "codec/tile.h"
+
+namespace kvist {
+namespace {
+
+// Results of this many consecutive blocks are summed on their own and then merged in ascending order, whoever computes
+// them: so a result depends neither on the number of threads nor on what else is in the step.
+constexpr int64_t kSplitBlocks = 16;
+// Query rows that meet a tile together. More rows share the cost of reading and decoding it; fewer give finer work.
+constexpr int kMaxRows = 64;
+// From here on decoding a tile to f32 once pays for itself.
+constexpr int kMinRowsToDecode = 8;
+
+int RowsPerToken(const LayerGeometry& layer) { return layer.num_query_heads / layer.num_kv_heads; }
+int TokensPerTile(const LayerGeometry& layer) { return std::max(1, kMaxRows / RowsPerToken(layer)); }
+
+// The ref indices [begin, end) of one split; both may lie outside the table.
+int64_t SplitOf(const BlockTable& table, size_t ref) {
+  return (table.num_dropped_refs() + int64_t(ref)) / kSplitBlocks;
+}
+int64_t NumSplits(const BlockTable& table) {
+  return table.refs().empty() ? 0 : SplitOf(table, table.refs().size() - 1) - SplitOf(table, 0) + 1;
+}
+std::span<const BlockRef> RefsOfSplit(const BlockTable& table, int64_t split) {
+  const auto refs = table.refs();
+  const int64_t begin = (SplitOf(table, 0) + split) * kSplitBlocks - table.num_dropped_refs();
+  const auto from = size_t(std::max<int64_t>(begin, 0));
+  const auto to = size_t(std::min<int64_t>(begin + kSplitBlocks, int64_t(refs.size())));
+  return refs.subspan(from, to - from);
+}
+
+size_t SoftmaxFloats(int num_rows, int value_dim) { return size_t(num_rows) * size_t(value_dim + 2); }
+
+SoftmaxRows PlaceSoftmax(float* memory, int num_rows) { return {memory, memory + num_rows, memory + 2 * num_rows}; }
+
+SoftmaxRows EmptySoftmax(float* memory, int num_rows, int value_dim) {
+  const SoftmaxRows rows = PlaceSoftmax(memory, num_rows);
+  std::fill_n(rows.largest, num_rows, -std::numeric_limits<float>::infinity());
+  std::fill_n(rows.sum, num_rows, 0.0f);
+  std::fill_n(rows.output, size_t(num_rows) * size_t(value_dim), 0.0f);
+  return rows;
+}
+
+// What a thread needs while it works; kept from call to call, since allocating would cost more than a short step.
+struct Workspace {
+  std::vector<float> queries, rotated, part, total, k_tile, v_tile, row;
+  std::vector<int32_t> first_slot, end_slot;
+  std::vector<std::byte> encoded;
+
+  static Workspace& OfThisThread() {
+    thread_local Workspace workspace;
+    return workspace;
+  }
+};
+
+// The query rows of some consecutive tokens for one KV head, token by token, ready to meet tiles.
+class QueryRows {
+ public:
+  QueryRows(const LayerView& layer, Workspace& workspace, int kv_head, const float* queries, int64_t first_position,
+            int num_tokens)
+      : layer_(layer), workspace_(workspace), kv_head_(kv_head), first_position_(first_position),
+        num_tokens_(num_tokens), rows_per_token_(RowsPerToken(layer.geometry)),
+        num_rows_(num_tokens * rows_per_token_) {
+    const LayerGeometry& geometry = layer.geometry;
+    const float scale = geometry.attention_scale != 0.0f ? geometry.attention_scale
+                                                         : 1.0f / std::sqrt(float(geometry.key_dim));
+    const size_t floats_per_token = size_t(rows_per_token_) * size_t(geometry.key_dim);
+    workspace.queries.resize(size_t(num_tokens) * floats_per_token);
+    workspace.first_slot.resize(size_t(num_rows_));
+    workspace.end_slot.resize(size_t(num_rows_));
+    for (int token = 0; token < num_tokens; ++token) {
+      const float* from = queries + (size_t(token) * size_t(geometry.num_kv_heads) + size_t(kv_head)) * floats_per_token;
+      float* to = workspace.queries.data() + size_t(token) * floats_per_token;
+      for (size_t i = 0; i < floats_per_token; ++i) to[i] = from[i] * scale;
+    }
+  }
+
+  int num_rows() const { return num_rows_; }
+
+  // Adds what the rows see in these blocks.
+  void Meet(std::span<const BlockRef> refs, const SoftmaxRows& softmax) {
+    for (size_t i = 0; i < refs.size(); ++i) {
+      if (FindVisibleSlots(refs[i])) MeetTile(refs[i], i + 1 < refs.size() ? &refs[i + 1] : nullptr, softmax);
+    }
+  }
+
+ private:
+  // False when no row sees any of it.
+  bool FindVisibleSlots(const BlockRef& ref) {
+    bool any = false;
+    for (int token = 0; token < num_tokens_; ++token) {
+      const int64_t position = first_position_ + token, window = layer_.geometry.window;
+      const int64_t from = window > 0 ? std::max(ref.position, position - window + 1) : ref.position;
+      const int64_t to = std::min(ref.end_position(), position + 1);
+      const auto first = int32_t(std::min<int64_t>(from - ref.position, ref.num_slots)) + ref.first_slot;
+      const auto end = int32_t(std::max<int64_t>(to - ref.position, 0)) + ref.first_slot;
+      any |= first < end;
+      std::fill_n(workspace_.first_slot.data() + token * rows_per_token_, rows_per_token_, first);
+      std::fill_n(workspace_.end_slot.data() + token * rows_per_token_, rows_per_token_, end);
+    }
+    return any;
+  }
+
+  void MeetTile(const BlockRef& ref, const BlockRef* next, const SoftmaxRows& softmax) {
+    TileStep step{};
+    step.k = layer_.k_tile(ref, kv_head_);
+    step.v = layer_.v_tile(ref, kv_head_);
+    step.k_codec = layer_.form.k;
+    step.v_codec = layer_.form.v;
+    step.block_tokens = layer_.block_tokens;
+    step.key_dim = layer_.geometry.key_dim;
+    step.value_dim = layer_.geometry.value_dim;
+    if (next != nullptr) {
+      step.prefetch = layer_.k_tile(*next, kv_head_);
+      step.prefetch_bytes = layer_.place.lane_bytes();
+    }
+    if (num_rows_ >= kMinRowsToDecode) DecodeTile(step);
+    step.num_rows = num_rows_;
+    step.queries = QueriesAt(ref.delta);
+    step.first_slot = workspace_.first_slot.data();
+    step.end_slot = workspace_.end_slot.data();
+    step.rows = softmax;
+    layer_.kernels.attend_tile(step);
+  }
+
+  void DecodeTile(TileStep& step) {
+    auto decode = [&](Codec& codec, const std::byte*& tile, int dim, std::vector<float>& decoded) {
+      if (codec == Codec::kF32) return;
+      decoded.resize(size_t(dim) * size_t(step.block_tokens));
+      layer_.kernels.decode(codec, tile, decoded.size(), decoded.data());
+      codec = Codec::kF32;
+      tile = reinterpret_cast<const std::byte*>(decoded.data());
+    };
+    decode(step.k_codec, step.k, step.key_dim, workspace_.k_tile);
+    decode(step.v_codec, step.v, step.value_dim, workspace_.v_tile);
+  }
+
+  // Keys that have moved by a delta meet queries turned back by it: rotary angles are linear in the position.
+  const float* QueriesAt(int64_t delta) {
+    if (delta == 0) return workspace_.queries.data();
+    if (delta != rotated_delta_) {
+      workspace_.rotated = workspace_.queries;
+      Rotate(layer_.geometry.rope, -delta, workspace_.rotated.data(), num_rows_, layer_.geometry.key_dim);
+      rotated_delta_ = delta;
+    }
+    return workspace_.rotated.data();
+  }
+
+  const LayerView& layer_;
+  Workspace& workspace_;
+  const int kv_head_;
+  const int64_t first_position_;
+  const int num_tokens_, rows_per_token_, num_rows_;
+  int64_t rotated_delta_ = 0;  // what workspace_.rotated holds; 0: nothing
+};
+
+void WriteOut(const LayerGeometry& geometry, int kv_head, int num_rows, const SoftmaxRows& softmax, float* out) {
+  const int rows_per_token = RowsPerToken(geometry);
+  for (int row = 0; row < num_rows; ++row) {
+    const int head = kv_head * rows_per_token + row % rows_per_token;
+    const float* from = softmax.output + size_t(row) * size_t(geometry.value_dim);
+    float* to = out + (size_t(row / rows_per_token) * size_t(geometry.num_query_heads) + size_t(head)) *
+                          size_t(geometry.value_dim);
+    const float scale = softmax.sum[row] > 0 ? 1.0f / softmax.sum[row] : 0.0f;
+    for (int i = 0; i < geometry.value_dim; ++i) to[i] = from[i] * scale;
+  }
+}
+
+// Few tokens: the work is divided by KV head and split, and whoever finishes a head's last split merges them all.
+void AttendBySplits(const LayerView& layer, int64_t first_position, int num_tokens, const float* queries, float* out,
+                    Worker worker, AttendSpace& space) {
+  const LayerGeometry& geometry = layer.geometry;
+  const auto num_splits = int(NumSplits(layer.table));
+  const int num_rows = num_tokens * RowsPerToken(geometry);
+  const size_t floats_per_unit = SoftmaxFloats(num_rows, geometry.value_dim);
+  Workspace& workspace = Workspace::OfThisThread();
+
+  space.queue.Work(geometry.num_kv_heads * num_splits, worker.count, [&](int unit) {
+    const int kv_head = unit / num_splits, split = unit % num_splits;
+    QueryRows rows(layer, workspace, kv_head, queries, first_position, num_tokens);
+    float* memory = space.partial_results.data() + size_t(unit) * floats_per_unit;
+    rows.Meet(RefsOfSplit(layer.table, split), EmptySoftmax(memory, num_rows, geometry.value_dim));
+
+    std::atomic<int>& num_finished = space.num_finished_splits[size_t(kv_head)];
+    if (num_finished.fetch_add(1, std::memory_order_acq_rel) + 1 < num_splits) return;
+    num_finished.store(0, std::memory_order_relaxed);
+    workspace.total.resize(floats_per_unit);
+    const SoftmaxRows total = EmptySoftmax(workspace.total.data(), num_rows, geometry.value_dim);
+    for (int i = 0; i < num_splits; ++i) {
+      float* part = space.partial_results.data() + size_t(kv_head * num_splits + i) * floats_per_unit;
+      MergeSoftmax(num_rows, geometry.value_dim, PlaceSoftmax(part, num_rows), total);
+    }
+    WriteOut(geometry, kv_head, num_rows, total, out);
+  });
+}
+
+// Many tokens: the work is divided by KV head and query tile, each going through all splits itself.
+void AttendByQueryTiles(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries,
+                        float* out, Worker worker, AttendSpace& space) {
+  const LayerGeometry& geometry = layer.geometry;
+  const int tokens_per_tile = TokensPerTile(geometry);
+  const auto num_tiles = int((num_tokens + tokens_per_tile - 1) / tokens_per_tile);
+  Workspace& workspace = Workspace::OfThisThread();
+
+  space.queue.Work(geometry.num_kv_heads * num_tiles, worker.count, [&](int unit) {
+    // The last tiles see the most and take the longest: they go first.
+    const int kv_head = unit % geometry.num_kv_heads, tile = num_tiles - 1 - unit / geometry.num_kv_heads;
+    const int64_t first_token = int64_t(tile) * tokens_per_tile;
+    const auto tokens_here = int(std::min<int64_t>(tokens_per_tile, num_tokens - first_token));
+    const size_t heads_before = size_t(first_token) * size_t(geometry.num_query_heads);
+    QueryRows rows(layer, workspace, kv_head, queries + heads_before * size_t(geometry.key_dim),
+                   first_position + first_token, tokens_here);
+
+    const size_t floats = SoftmaxFloats(rows.num_rows(), geometry.value_dim);
+    workspace.part.resize(floats);
+    workspace.total.resize(floats);
+    const SoftmaxRows total = EmptySoftmax(workspace.total.data(), rows.num_rows(), geometry.value_dim);
+    for (int64_t split = 0; split < NumSplits(layer.table); ++split) {
+      const auto refs = RefsOfSplit(layer.table, split);
+      if (refs.front().position >= first_position + first_token + tokens_here) break;
+      const SoftmaxRows part = EmptySoftmax(workspace.part.data(), rows.num_rows(), geometry.value_dim);
+      rows.Meet(refs, part);
+      MergeSoftmax(rows.num_rows(), geometry.value_dim, part, total);
+    }
+    WriteOut(geometry, kv_head, rows.num_rows(), total, out + heads_before * size_t(geometry.value_dim));
+  });
+}
+
+// A part of Append's work: the tokens of one block for one KV head.
+void AppendToBlock(const LayerView& layer, const BlockRef& ref, int kv_head, int64_t first_position, const float* keys,
+                   const float* values, Workspace& workspace) {
+  const LayerGeometry& geometry = layer.geometry;
+  const size_t num_heads = size_t(geometry.num_kv_heads);
+  std::byte* const k_tile = layer.k_tile(ref, kv_head);
+  std::byte* const v_tile = layer.v_tile(ref, kv_head);
+  workspace.encoded.resize(CodecBytes(layer.form.k, size_t(geometry.key_dim)));
+  for (int64_t position = std::max(ref.position, first_position); position < ref.end_position(); ++position) {
+    const size_t row = size_t(position - first_position) * num_heads + size_t(kv_head);
+    const int slot = ref.first_slot + int(position - ref.position);
+    layer.kernels.encode(layer.form.k, keys + row * size_t(geometry.key_dim), size_t(geometry.key_dim),
+                         workspace.encoded.data());
+    ScatterKeyRow(layer.form.k, workspace.encoded.data(), geometry.key_dim, layer.block_tokens, slot, k_tile);
+    layer.kernels.encode(layer.form.v, values + row * size_t(geometry.value_dim), size_t(geometry.value_dim),
+                         v_tile + CodecBytes(layer.form.v, size_t(slot) * size_t(geometry.value_dim)));
+  }
+}
+
+}  // namespace
+
+void AttendSpace::Resize(const CacheGeometry& geometry, int64_t num_tokens, std::span<const BlockTable> tables) {
+  int64_t num_splits = 1;
+  for (const BlockTable& table : tables) num_splits = std::max(num_splits, NumSplits(table));
+  size_t num_floats = 0;
+  int num_kv_heads = 0;
+  for (const LayerGeometry& layer : geometry.layers) {
+    const auto tokens = int(std::min<int64_t>(num_tokens, TokensPerTile(layer)));
+    num_floats = std::max(num_floats, size_t(layer.num_kv_heads) * size_t(num_splits) *
+                                          SoftmaxFloats(tokens * RowsPerToken(layer), layer.value_dim));
+    num_kv_heads = std::max(num_kv_heads, layer.num_kv_heads);
+  }
+  if (partial_results.size() < num_floats) partial_results.resize(num_floats);
+  if (num_finished_splits.size() < size_t(num_kv_heads)) {
+    num_finished_splits = std::vector<std::atomic<int>>(size_t(num_kv_heads));
+  }
+}
+
+void AppendRows(const LayerView& layer, int64_t first_position, const float* keys, const float* values, Worker worker) {
+  const auto refs = layer.table.refs();
+  const auto first = std::ranges::upper_bound(refs, first_position, {}, &BlockRef::end_position);
+  const int num_kv_heads = layer.geometry.num_kv_heads;
+  const auto num_units = int(refs.end() - first) * num_kv_heads;
+  for (int unit = worker.index; unit < num_units; unit += worker.count) {
+    AppendToBlock(layer, first[unit / num_kv_heads], unit % num_kv_heads, first_position, keys, values,
+                  Workspace::OfThisThread());
+  }
+}
+
+void AttendRows(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, float* out,
+                Worker worker, AttendSpace& space) {
+  KVIST_CHECK(num_tokens > 0 && worker.count > 0);
+  if (num_tokens <= TokensPerTile(layer.geometry)) {
+    AttendBySplits(layer, first_position, int(num_tokens), queries, out, worker, space);
+  } else {
+    AttendByQueryTiles(layer, first_position, num_tokens, queries, out, worker, space);
+  }
+}
+
+}  // namespace kvist

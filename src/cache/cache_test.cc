@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "kvist/cache.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/address_range.h"
+#include "tests/property/naive_cache.h"
+
+namespace kvist {
+namespace {
+
+using testing::AppendAll;
+using testing::RandomStep;
+
+constexpr Form kF16{Codec::kF16, Codec::kF16};
+
+// SmolLM2's lanes, fewer layers.
+CacheGeometry Geometry(std::vector<int> windows) {
+  CacheGeometry geometry;
+  for (const int window : windows) {
+    LayerGeometry layer;
+    layer.num_query_heads = 9;
+    layer.num_kv_heads = 3;
+    layer.key_dim = layer.value_dim = 64;
+    layer.window = window;
+    geometry.layers.push_back(layer);
+  }
+  return geometry;
+}
+
+std::unique_ptr<Cache> OpenCache(const CacheGeometry& geometry, size_t budget_bytes = 0) {
+  auto cache = Cache::Open(geometry, {kF16, budget_bytes});
+  REQUIRE(cache);
+  return std::move(*cache);
+}
+
+// Stores tokens without attending to them.
+void Store(const CacheGeometry& geometry, std::mt19937& random, int64_t num_tokens, Sequence& sequence) {
+  const auto step = RandomStep(random, geometry, num_tokens);
+  REQUIRE(sequence.Prepare(step.tokens));
+  AppendAll(step, sequence);
+  sequence.Commit();
+}
+
+void CheckResidentIsLive(const Cache& cache) {
+  const auto live = double(cache.stats().live_bytes);
+  const auto resident = double(cache.ResidentBytes().value());
+  CHECK(resident <= 1.02 * live);
+  CHECK(resident >= 0.98 * live);
+  CHECK(double(cache.stats().committed_bytes) <= 1.02 * live);
+}
+
+TEST_CASE("cache: an invalid geometry is refused with the field's name") {
+  CacheGeometry geometry = Geometry({0});
+  geometry.layers[0].key_dim = 63;
+  const auto cache = Cache::Open(geometry, {kF16});
+  REQUIRE(!cache);
+  CHECK(cache.error().code == ErrorCode::kInvalidArgument);
+  CHECK(cache.error().message.find("key_dim") != std::string::npos);
+  CHECK_FALSE(Cache::Open({}, {kF16}));
+}
+
+TEST_CASE("cache: opening takes address space and no memory") {
+  auto cache = OpenCache(Geometry({0, 128}));
+  const CacheStats stats = cache->stats();
+  CHECK(stats.reserved_bytes > 0);
+  CHECK(stats.committed_bytes == 0);
+  CHECK(stats.live_bytes == 0);
+  CHECK(stats.num_commits == 0);
+  CHECK(cache->ResidentBytes().value() == 0);
+  CHECK(cache->geometry().layers.size() == 2);
+  CHECK(cache->options().form == kF16);
+}
+
+TEST_CASE("cache: resident memory is that of the live blocks, while growing and after most is released") {
+  const CacheGeometry geometry = Geometry({0, 0, 128});
+  auto cache = OpenCache(geometry);
+  std::mt19937 random(1);
+  std::vector<Sequence> sequences;
+  for (int i = 0; i < 24; ++i) {
+    sequences.push_back(cache->Begin());
+    Store(geometry, random, 32 * (1 + int64_t(random() % 20)), sequences.back());
+    if (i % 6 == 5) CheckResidentIsLive(*cache);
+  }
+  const CacheStats full = cache->stats();
+  while (sequences.size() > 3) {
+    std::swap(sequences[random() % sequences.size()], sequences.back());
+    sequences.pop_back();
+  }
+  CheckResidentIsLive(*cache);
+  CHECK(cache->stats().live_bytes < full.live_bytes / 3);
+  CHECK(cache->stats().peak_live_bytes == full.peak_live_bytes);
+  CHECK(cache->stats().cumulative_bytes == full.cumulative_bytes);
+  CHECK(cache->stats().copied_bytes == 0);
+  sequences.clear();
+  CHECK(cache->stats().live_bytes == 0);
+  CHECK(cache->stats().committed_bytes == 0);
+  CHECK(cache->ResidentBytes().value() == 0);
+}
+
+TEST_CASE("cache: growing in place copies nothing and counts what it did") {
+  const CacheGeometry geometry = Geometry({0});
+  auto cache = OpenCache(geometry);
+  std::mt19937 random(2);
+  Sequence sequence = cache->Begin();
+  for (int i = 0; i < 320; ++i) Store(geometry, random, 1, sequence);
+  const CacheStats stats = cache->stats();
+  const size_t block_bytes = geometry.BytesPerToken(kF16) * 32;
+  CHECK(stats.num_live_blocks == 10);
+  CHECK(stats.live_bytes == 10 * block_bytes);
+  CHECK(stats.cumulative_bytes == 10 * block_bytes);
+  CHECK(stats.peak_live_bytes == 10 * block_bytes);
+  CHECK(stats.copied_bytes == 0);
+  CHECK(stats.num_commits == 10);
+  CHECK(stats.num_decommits == 0);
+}
+
+TEST_CASE("cache: a budget smaller than one block refuses the first token") {
+  const CacheGeometry geometry = Geometry({0});
+  auto cache = OpenCache(geometry, 4096);
+  Sequence sequence = cache->Begin();
+  const Status status = sequence.Prepare(std::vector<Token>{1});
+  REQUIRE(!status);
+  CHECK(status.error().code == ErrorCode::kOutOfMemory);
+  CHECK(status.error().message.find("4096") != std::string::npos);
+  CHECK(cache->stats().committed_bytes == 0);
+}
+
+}  // namespace
+}  // namespace kvist

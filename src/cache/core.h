@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "codec/block_layout.h"
+#include "kernels/kernels.h"
+#include "kvist/cache.h"
+#include "storage/block_pool.h"
+#include "storage/memory_budget.h"
+
+namespace kvist {
+
+// What a cache and its sequences share.
+struct Cache::Core {
+  struct Group {
+    BlockLayout layout;
+    std::unique_ptr<BlockPool> pool;
+  };
+  struct LayerPlace {
+    int group = 0;
+    int layer_in_group = 0;
+  };
+
+  Core(const CacheGeometry& geometry_in, const CacheOptions& options_in, const Kernels* kernels_in, size_t budget_bytes)
+      : geometry(geometry_in), options(options_in), kernels(kernels_in), budget(budget_bytes) {}
+
+  size_t LiveBytes() const {
+    size_t bytes = 0;
+    for (const Group& group : groups) bytes += group.pool->stats().num_live_blocks * group.pool->block_bytes();
+    return bytes;
+  }
+  void NotePeak() {
+    const size_t live = LiveBytes();
+    size_t peak = peak_live_bytes.load(std::memory_order_relaxed);
+    while (live > peak && !peak_live_bytes.compare_exchange_weak(peak, live, std::memory_order_relaxed)) {
+    }
+  }
+
+  const CacheGeometry geometry;
+  const CacheOptions options;
+  const Kernels* const kernels;
+  MemoryBudget budget;  // before the pools, which refund to it when they go
+  std::vector<Group> groups;
+  std::vector<LayerPlace> places;  // [layer]
+  std::atomic<size_t> num_sequences{0};
+  std::atomic<size_t> copied_bytes{0};
+  std::atomic<size_t> peak_live_bytes{0};
+};
+
+}  // namespace kvist

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "cache/attend.h"
+#include "cache/sequence_state.h"
+#include "codec/tile.h"
+#include "kvist/cache.h"
+
+namespace kvist {
+
+Sequence::State::State(std::shared_ptr<Cache::Core> core_in) : core(std::move(core_in)) {
+  for (const Cache::Core::Group& group : core->groups) {
+    tables.emplace_back(group.pool.get(), core->geometry.block_tokens);
+  }
+  core->num_sequences.fetch_add(1, std::memory_order_relaxed);
+}
+
+Sequence::State::State(const State& other)
+    : core(other.core), tokens(other.tokens), num_tokens(other.num_tokens), tables(other.tables) {
+  core->num_sequences.fetch_add(1, std::memory_order_relaxed);
+  ForgetStep();
+}
+
+Sequence::State::~State() { core->num_sequences.fetch_sub(1, std::memory_order_relaxed); }
+
+void Sequence::State::ForgetStep() {
+  tokens.resize(size_t(num_tokens));
+  for (BlockTable& table : tables) table.Truncate(num_tokens);
+}
+
+Result<std::vector<std::vector<BlockId>>> Sequence::State::ReserveBlocks(int64_t num_tokens_in) const {
+  std::vector<std::vector<BlockId>> fresh;
+  for (const BlockTable& table : tables) {
+    auto of_table = table.Reserve(num_tokens_in);
+    if (!of_table) {
+      for (size_t i = 0; i < fresh.size(); ++i)
+        for (BlockId block : fresh[i]) tables[i].pool()->Release(block);
+      return std::unexpected(of_table.error());
+    }
+    fresh.push_back(*std::move(of_table));
+  }
+  return fresh;
+}
+
+Status Sequence::State::CheckWindows(int64_t next_position, int64_t gap_position) const {
+  for (size_t i = 0; i < tables.size(); ++i) {
+    const int64_t window = core->groups[i].layout.window;
+    const int64_t first_needed = std::max<int64_t>(0, next_position - window + 1);
+    const int64_t end_needed = std::min(gap_position, next_position);
+    if (window == 0 || first_needed >= end_needed || tables[i].begin_position() <= first_needed) continue;
+    return Fail(ErrorCode::kFailedPrecondition,
+                "the layers with a sliding window of " + std::to_string(window) + " tokens no longer hold tokens " +
+                    std::to_string(first_needed) + " to " + std::to_string(tables[i].begin_position()) +
+                    "; begin a new sequence and compute it again");
+  }
+  return {};
+}
+
+Sequence::Sequence(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Sequence::Sequence(Sequence&&) noexcept = default;
+Sequence& Sequence::operator=(Sequence&&) noexcept = default;
+Sequence::~Sequence() = default;
+
+int64_t Sequence::num_tokens() const { return state_->num_tokens; }
+std::span<const Token> Sequence::tokens() const { return {state_->tokens.data(), size_t(state_->num_tokens)}; }
+int64_t Sequence::num_prepared_tokens() const { return int64_t(state_->tokens.size()) - state_->num_tokens; }
+
+Status Sequence::Prepare(std::span<const Token> tokens) {
+  if (tokens.empty()) return Fail(ErrorCode::kInvalidArgument, "a step needs at least one token");
+  state_->ForgetStep();
+  Cache::Core& core = *state_->core;
+  const auto num_tokens = int64_t(tokens.size());
+  auto fresh = state_->ReserveBlocks(num_tokens);
+  if (!fresh) {
+    for (Cache::Core::Group& group : core.groups) group.pool->Trim();  // spare blocks of the other groups
+    fresh = state_->ReserveBlocks(num_tokens);
+  }
+  if (!fresh) return std::unexpected(fresh.error());
+  for (size_t i = 0; i < state_->tables.size(); ++i) {
+    core.copied_bytes.fetch_add(state_->tables[i].GrowInto(std::move((*fresh)[i]), num_tokens),
+                                std::memory_order_relaxed);
+  }
+  state_->tokens.insert(state_->tokens.end(), tokens.begin(), tokens.end());
+  state_->attend_space.Resize(core.geometry, int64_t(tokens.size()), state_->tables);
+  core.NotePeak();
+  return {};
+}
+
+void Sequence::Append(int layer, const float* keys, const float* values, Worker worker) {
+  const Cache::Core& core = *state_->core;
+  const auto [group, layer_in_group] = core.places[size_t(layer)];
+  AppendRows({.geometry = core.geometry.layers[size_t(layer)],
+              .place = core.groups[size_t(group)].layout.layers[size_t(layer_in_group)],
+              .table = state_->tables[size_t(group)],
+              .form = core.options.form,
+              .block_tokens = core.geometry.block_tokens,
+              .kernels = *core.kernels},
+             state_->num_tokens, keys, values, worker);
+}
+
+void Sequence::Attend(int layer, const float* queries, float* out, Worker worker) {
+  const Cache::Core& core = *state_->core;
+  const auto [group, layer_in_group] = core.places[size_t(layer)];
+  AttendRows({.geometry = core.geometry.layers[size_t(layer)],
+              .place = core.groups[size_t(group)].layout.layers[size_t(layer_in_group)],
+              .table = state_->tables[size_t(group)],
+              .form = core.options.form,
+              .block_tokens = core.geometry.block_tokens,
+              .kernels = *core.kernels},
+             state_->num_tokens, num_prepared_tokens(), queries, out, worker, state_->attend_space);
+}
+
+void Sequence::Commit() {
+  state_->num_tokens = int64_t(state_->tokens.size());
+  for (size_t i = 0; i < state_->tables.size(); ++i) {
+    const int64_t window = state_->core->groups[i].layout.window;
+    if (window > 0) state_->tables[i].DropBefore(state_->num_tokens - window + 1);
+  }
+}
+
+Sequence Sequence::Fork() const { return Sequence(std::make_unique<State>(*state_)); }
+
+Status Sequence::Truncate(int64_t num_tokens) {
+  if (num_tokens < 0 || num_tokens > state_->num_tokens) {
+    return Fail(ErrorCode::kOutOfRange, "cannot truncate a sequence of " + std::to_string(state_->num_tokens) +
+                                            " tokens to " + std::to_string(num_tokens));
+  }
+  KVIST_TRY_VOID(state_->CheckWindows(num_tokens, INT64_MAX));
+  state_->num_tokens = num_tokens;
+  state_->ForgetStep();
+  return {};
+}
+
+Status Sequence::Remove(int64_t begin, int64_t end) {
+  if (begin < 0 || begin > end || end > state_->num_tokens) {
+    return Fail(ErrorCode::kOutOfRange, "cannot remove tokens " + std::to_string(begin) + " to " + std::to_string(end) +
+                                            " of a sequence of " + std::to_string(state_->num_tokens));
+  }
+  if (begin == end) return {};
+  KVIST_TRY_VOID(state_->CheckWindows(state_->num_tokens - (end - begin), begin));
+  state_->ForgetStep();
+  for (BlockTable& table : state_->tables) table.Remove(begin, end);
+  state_->tokens.erase(state_->tokens.begin() + begin, state_->tokens.begin() + end);
+  state_->num_tokens -= end - begin;
+  return {};
+}
+
+}  // namespace kvist

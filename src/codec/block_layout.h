@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "kvist/geometry.h"
+
+namespace kvist {
+
+// Where the tiles of one group's lanes lie inside a block. A group is the layers that keep the same tokens (here: that
+// have the same window) and so share one block table. A lane's K tile and V tile are neighbours, because attention
+// reads one right after the other.
+struct BlockLayout {
+  struct Layer {
+    int layer = 0;                // index in the geometry
+    size_t offset_bytes = 0;      // of KV head 0's K tile in the block
+    size_t k_tile_bytes = 0;
+    size_t v_tile_bytes = 0;
+    size_t lane_bytes() const { return k_tile_bytes + v_tile_bytes; }
+    size_t k_offset_bytes(int kv_head) const { return offset_bytes + size_t(kv_head) * lane_bytes(); }
+    size_t v_offset_bytes(int kv_head) const { return k_offset_bytes(kv_head) + k_tile_bytes; }
+  };
+  int window = 0;          // of every layer of the group; 0: full attention
+  std::vector<Layer> layers;
+  size_t block_bytes = 0;  // whole operating-system pages
+};
+
+// The groups of a valid geometry, in the order their first layer appears. Tiles start at multiples of 64 bytes.
+std::vector<BlockLayout> LayOutGroups(const CacheGeometry& geometry, Form form);
+
+}  // namespace kvist

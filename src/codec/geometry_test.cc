@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "kvist/geometry.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "base/address_range.h"
+#include "codec/block_layout.h"
+
+namespace kvist {
+namespace {
+
+LayerGeometry Layer(int window = 0) {
+  return {.num_query_heads = 4, .num_kv_heads = 2, .key_dim = 64, .value_dim = 32, .window = window, .rope = {}};
+}
+
+CacheGeometry Geometry() {
+  return {.block_tokens = 32, .layers = {Layer(), Layer(128), Layer()}};
+}
+
+void CheckRefused(const CacheGeometry& geometry, const char* word) {
+  const Status status = geometry.Validate();
+  REQUIRE(!status);
+  CHECK(status.error().code == ErrorCode::kInvalidArgument);
+  CHECK(status.error().message.find(word) != std::string::npos);
+}
+
+template <class Change>
+void CheckLayerRefused(const char* word, Change change) {
+  CacheGeometry geometry = Geometry();
+  change(geometry.layers[1]);
+  CAPTURE(std::string(word));
+  CheckRefused(geometry, word);
+  CheckRefused(geometry, "layer 1");
+}
+
+TEST_CASE("geometry: a valid one is accepted at the limits of every field") {
+  CHECK(Geometry().Validate());
+  CacheGeometry geometry = Geometry();
+  for (const int block_tokens : {16, 32, 64, 128}) {
+    geometry.block_tokens = block_tokens;
+    CHECK(geometry.Validate());
+  }
+  geometry.layers[0].key_dim = geometry.layers[0].value_dim = kMaxHeadDim;
+  geometry.layers[0].rope = {.dims = kMaxHeadDim, .frequency_factors = std::vector<float>(kMaxHeadDim / 2, 1.0f)};
+  geometry.layers[1].key_dim = geometry.layers[1].value_dim = 8;
+  geometry.layers[1].window = 1;
+  geometry.layers[2].num_query_heads = 1024;
+  geometry.layers[2].num_kv_heads = 1;
+  CHECK(geometry.Validate());
+}
+
+TEST_CASE("geometry: what is out of range is named") {
+  CacheGeometry geometry = Geometry();
+  for (const int block_tokens : {0, -32, 1, 8, 24, 48, 256}) {
+    geometry.block_tokens = block_tokens;
+    CheckRefused(geometry, "block_tokens");
+  }
+  CheckRefused({.layers = {}}, "layers");
+  CheckRefused({.layers = std::vector<LayerGeometry>(1025, Layer())}, "layers");
+  for (const int heads : {0, -1, 1025}) {
+    CheckLayerRefused("num_kv_heads", [=](LayerGeometry& layer) { layer.num_kv_heads = heads; });
+  }
+  for (const int heads : {0, -2, 3, 1026}) {
+    CheckLayerRefused("num_query_heads", [=](LayerGeometry& layer) { layer.num_query_heads = heads; });
+  }
+  for (const int dim : {0, -8, 4, 12, 513, 520}) {
+    CheckLayerRefused("key_dim", [=](LayerGeometry& layer) { layer.key_dim = dim; });
+    CheckLayerRefused("value_dim", [=](LayerGeometry& layer) { layer.value_dim = dim; });
+  }
+  CheckLayerRefused("window", [](LayerGeometry& layer) { layer.window = -1; });
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  for (const float scale : {nan, infinity, -infinity}) {
+    CheckLayerRefused("attention_scale", [=](LayerGeometry& layer) { layer.attention_scale = scale; });
+  }
+  for (const int dims : {-2, 3, 66}) {
+    CheckLayerRefused("rope.dims", [=](LayerGeometry& layer) { layer.rope.dims = dims; });
+  }
+  for (const float base : {0.0f, -1.0f, nan, infinity}) {
+    CheckLayerRefused("rope.base", [=](LayerGeometry& layer) { layer.rope.dims = 8, layer.rope.base = base; });
+  }
+  CheckLayerRefused("frequency_factors", [](LayerGeometry& layer) {
+    layer.rope = {.dims = 8, .frequency_factors = {1.0f, 1.0f, 1.0f}};
+  });
+}
+
+// They are divisors: a zero would turn keys by infinity.
+TEST_CASE("geometry: frequency factors must be positive numbers") {
+  for (const float factor :
+       {0.0f, -1.0f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    CAPTURE(factor);
+    CheckLayerRefused("frequency_factors", [=](LayerGeometry& layer) {
+      layer.rope = {.dims = 4, .frequency_factors = {1.0f, factor}};
+    });
+  }
+}
+
+TEST_CASE("geometry: form names go there and back") {
+  for (const Codec k : {Codec::kF32, Codec::kF16, Codec::kBf16}) {
+    for (const Codec v : {Codec::kF32, Codec::kF16, Codec::kBf16}) {
+      const auto parsed = ParseForm(FormName({k, v}));
+      REQUIRE(parsed);
+      CHECK(*parsed == Form{k, v});
+    }
+  }
+  CHECK(FormName({Codec::kF16, Codec::kF16}) == "f16");
+  CHECK(FormName({Codec::kF16, Codec::kBf16}) == "f16/bf16");
+  for (const char* wrong : {"", "f64", "F16", "f16/", "/f16", "f16/f16/f16", "f16 "}) {
+    CAPTURE(std::string(wrong));
+    const auto parsed = ParseForm(wrong);
+    REQUIRE(!parsed);
+    CHECK(parsed.error().code == ErrorCode::kInvalidArgument);
+    CHECK(parsed.error().message.find("f32, f16, bf16") != std::string::npos);
+  }
+}
+
+TEST_CASE("geometry: bytes per token") {
+  CHECK(Geometry().BytesPerToken({Codec::kF16, Codec::kF16}) == 3 * 2 * (64 + 32) * 2);
+  CHECK(Geometry().BytesPerToken({Codec::kF32, Codec::kBf16}) == 3 * 2 * (64 * 4 + 32 * 2));
+}
+
+TEST_CASE("block layout: layers of one window share a group, and tiles lie apart, aligned, inside the block") {
+  CacheGeometry geometry = Geometry();
+  geometry.layers.push_back(Layer(128));
+  geometry.layers[3].key_dim = 8;
+  for (const Codec k : {Codec::kF32, Codec::kF16}) {
+    for (const int block_tokens : {16, 32, 64, 128}) {
+      geometry.block_tokens = block_tokens;
+      const auto groups = LayOutGroups(geometry, {k, Codec::kBf16});
+      REQUIRE(groups.size() == 2);
+      CHECK(groups[0].window == 0);
+      CHECK(groups[1].window == 128);
+      for (const BlockLayout& group : groups) {
+        REQUIRE(group.layers.size() == 2);
+        CHECK(group.block_bytes % PageBytes() == 0);
+        size_t end = 0;
+        for (const BlockLayout::Layer& place : group.layers) {
+          const LayerGeometry& layer = geometry.layers[size_t(place.layer)];
+          CHECK(layer.window == group.window);
+          for (int head = 0; head < layer.num_kv_heads; ++head) {
+            CHECK(place.k_offset_bytes(head) >= end);
+            CHECK(place.k_offset_bytes(head) % 64 == 0);
+            CHECK(place.v_offset_bytes(head) % 64 == 0);
+            CHECK(place.v_offset_bytes(head) >=
+                  place.k_offset_bytes(head) + size_t(block_tokens * layer.key_dim) * (k == Codec::kF32 ? 4 : 2));
+            end = place.v_offset_bytes(head) + size_t(block_tokens * layer.value_dim) * 2;
+          }
+        }
+        CHECK(end <= group.block_bytes);
+        CHECK(group.block_bytes - end < PageBytes());
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvist

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "engine/kv_size.h"
+
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include "kvist/cache.h"
+
+namespace kvist {
+namespace {
+
+LayerGeometry Layer(int window) {
+  return {.num_query_heads = 2, .num_kv_heads = 1, .key_dim = 8, .value_dim = 8, .window = window};
+}
+
+// Feeds tokens in steps and returns the most bytes that were live at once.
+size_t PeakBytes(const CacheGeometry& geometry, int64_t num_tokens, int64_t step_tokens) {
+  auto cache = Cache::Open(geometry, {.form = {}, .budget_bytes = size_t{1} << 24});
+  REQUIRE(cache);
+  Sequence sequence = (*cache)->Begin();
+  while (sequence.num_tokens() < num_tokens) {
+    const int64_t num_new = std::min(step_tokens, num_tokens - sequence.num_tokens());
+    const std::vector<Token> tokens(static_cast<size_t>(num_new), 1);
+    REQUIRE(sequence.Prepare(tokens));
+    sequence.Commit();
+  }
+  return (*cache)->stats().peak_live_bytes;
+}
+
+TEST_CASE("the KV size of a sequence is what the cache takes for it") {
+  const CacheGeometry geometry{.layers = {Layer(0), Layer(0)}};
+  for (const int64_t num_tokens : {1, 31, 32, 33, 500}) {
+    CAPTURE(num_tokens);
+    CHECK(KvBytes(geometry, {}, num_tokens, 64) == PeakBytes(geometry, num_tokens, 64));
+  }
+  CHECK(KvBytes(geometry, {}, 1, 1) == KvBlockBytes(geometry, {}));
+  CHECK(StaticKvBytes(geometry, {}, 1000) == 1000 * 2 * 16 * 2);
+}
+
+TEST_CASE("sliding windows bound the KV size, and the bound holds") {
+  const CacheGeometry geometry{.layers = {Layer(0), Layer(40)}};
+  for (const int64_t step_tokens : {1, 7, 64}) {
+    for (const int64_t num_tokens : {1, 30, 64, 129, 1000}) {
+      CAPTURE(step_tokens);
+      CAPTURE(num_tokens);
+      const size_t bytes = KvBytes(geometry, {}, num_tokens, step_tokens);
+      const size_t peak = PeakBytes(geometry, num_tokens, step_tokens);
+      CHECK(bytes >= peak);
+      CHECK(bytes <= peak + KvBlockBytes(geometry, {}));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvist

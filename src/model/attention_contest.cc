@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "model/attention_contest.h"
+
+#include <ggml-alloc.h>
+#include <ggml-backend.h>
+#include <ggml-cpp.h>
+#include <ggml-cpu.h>
+#include <ggml.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <optional>
+#include <random>
+#include <string>
+
+#include "kvist/cache.h"
+
+namespace kvist {
+namespace {
+
+// The same numbers for every contestant: keys of a layer, values of a layer, queries.
+enum class Content : uint32_t { kKeys, kValues, kQueries };
+void FillRandom(std::vector<float>& numbers, int layer, Content content) {
+  std::minstd_rand random(uint32_t(layer) * 3 + uint32_t(content) + 1);
+  // Sum of four uniforms: near enough to normal, and fast, since there are hundreds of millions.
+  for (float& x : numbers) {
+    float sum = 0;
+    for (int i = 0; i < 4; ++i) sum += float(random()) / float(std::minstd_rand::max()) - 0.5f;
+    x = sum * 1.7f;
+  }
+}
+
+struct ThreadPoolDeleter {
+  void operator()(ggml_threadpool* pool) const { ggml_threadpool_free(pool); }
+};
+
+// A graph with one attention node a layer, and the threads to run it.
+class GraphContestant : public AttentionContestant {
+ public:
+  explicit GraphContestant(const AttentionTask& task) : task_(task) {}
+
+  double RunOnce() override {
+    const auto start = std::chrono::steady_clock::now();
+    KVIST_CHECK(ggml_backend_graph_compute(backend_.get(), graph_) == GGML_STATUS_SUCCESS);
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  std::vector<float> FirstLayerOutput() const override {
+    std::vector<float> output(size_t(ggml_nelements(outputs_.front())));
+    ggml_backend_tensor_get(outputs_.front(), output.data(), 0, ggml_nbytes(outputs_.front()));
+    return output;
+  }
+
+ protected:
+  Status OpenContext() {
+    const size_t num_tensors = task_.geometry.layers.size() * 12 + 8;
+    context_.reset(ggml_init({ggml_tensor_overhead() * num_tensors + ggml_graph_overhead(), nullptr, true}));
+    backend_.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+    ggml_threadpool_params params = ggml_threadpool_params_default(task_.num_threads);
+    pool_.reset(ggml_threadpool_new(&params));
+    if (!context_ || !backend_ || !pool_) return Fail(ErrorCode::kOutOfMemory, "ggml could not be started");
+    ggml_backend_cpu_set_n_threads(backend_.get(), task_.num_threads);
+    ggml_backend_cpu_set_threadpool(backend_.get(), pool_.get());
+    graph_ = ggml_new_graph(context_.get());
+    return {};
+  }
+
+  ggml_tensor* NewQueries(const LayerGeometry& layer) {
+    return ggml_new_tensor_3d(context_.get(), GGML_TYPE_F32, layer.key_dim, layer.num_query_heads,
+                              task_.num_step_tokens);
+  }
+
+  void AddOutput(ggml_tensor* output) {
+    ggml_set_output(output);
+    ggml_build_forward_expand(graph_, output);
+    outputs_.push_back(output);
+  }
+
+  Status Allocate() {
+    buffer_.reset(ggml_backend_alloc_ctx_tensors(context_.get(), backend_.get()));
+    if (!buffer_) return Fail(ErrorCode::kOutOfMemory, "no memory for ggml's keys and values");
+    return {};
+  }
+
+  int64_t num_tokens() const { return task_.num_stored_tokens + task_.num_step_tokens; }
+
+  const AttentionTask task_;
+  ggml_context_ptr context_;
+  ggml_backend_ptr backend_;
+  std::unique_ptr<ggml_threadpool, ThreadPoolDeleter> pool_;
+  ggml_backend_buffer_ptr buffer_;
+  ggml_cgraph* graph_ = nullptr;
+  std::vector<ggml_tensor*> outputs_;
+};
+
+void SetRandom(ggml_tensor* tensor, int layer, Content content) {
+  std::vector<float> numbers(size_t(ggml_nelements(tensor)));
+  FillRandom(numbers, layer, content);
+  if (tensor->type == GGML_TYPE_F32) {
+    ggml_backend_tensor_set(tensor, numbers.data(), 0, ggml_nbytes(tensor));
+    return;
+  }
+  std::vector<std::byte> encoded(ggml_nbytes(tensor));
+  ggml_quantize_chunk(tensor->type, numbers.data(), encoded.data(), 0, ggml_nrows(tensor), tensor->ne[0], nullptr);
+  ggml_backend_tensor_set(tensor, encoded.data(), 0, encoded.size());
+}
+
+class KvistContestant : public GraphContestant {
+ public:
+  KvistContestant(const AttentionTask& task, Form form) : GraphContestant(task), form_(form) {}
+
+  Status Open() {
+    KVIST_TRY_VOID(OpenContext());
+    KVIST_TRY(cache_, Cache::Open(task_.geometry, {.form = form_}));
+    sequence_.emplace(cache_->Begin());
+    const std::vector<Token> tokens(size_t(num_tokens()), 0);
+    const auto stored = size_t(task_.num_stored_tokens);
+    if (stored > 0) {
+      KVIST_TRY_VOID(sequence_->Prepare(std::span(tokens).first(stored)));
+      StoreAll(0);
+      sequence_->Commit();
+    }
+    KVIST_TRY_VOID(sequence_->Prepare(std::span(tokens).subspan(stored)));
+    StoreAll(stored);
+    BuildNodes();
+    KVIST_TRY_VOID(Allocate());
+    for (size_t i = 0; i < layers_.size(); ++i) SetRandom(outputs_[i]->src[0], int(i), Content::kQueries);
+    return {};
+  }
+
+  size_t num_bytes_read() const override {
+    return task_.geometry.BytesPerToken(form_) * size_t(num_tokens());
+  }
+
+ private:
+  struct LayerCall {
+    Sequence* sequence;
+    int layer;
+  };
+
+  void StoreAll(size_t first_token) {
+    std::vector<float> keys, values;
+    for (size_t i = 0; i < task_.geometry.layers.size(); ++i) {
+      const LayerGeometry& layer = task_.geometry.layers[i];
+      const size_t key_row = size_t(layer.num_kv_heads) * size_t(layer.key_dim);
+      const size_t value_row = size_t(layer.num_kv_heads) * size_t(layer.value_dim);
+      keys.resize(key_row * size_t(num_tokens()));
+      values.resize(value_row * size_t(num_tokens()));
+      FillRandom(keys, int(i), Content::kKeys);
+      FillRandom(values, int(i), Content::kValues);
+      sequence_->Append(int(i), keys.data() + first_token * key_row, values.data() + first_token * value_row);
+    }
+  }
+
+  void BuildNodes() {
+    layers_.resize(task_.geometry.layers.size());
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      const LayerGeometry& layer = task_.geometry.layers[i];
+      layers_[i] = {&*sequence_, int(i)};
+      ggml_tensor* sources[] = {NewQueries(layer)};
+      AddOutput(ggml_custom_4d(
+          context_.get(), GGML_TYPE_F32, layer.value_dim, layer.num_query_heads, task_.num_step_tokens, 1, sources, 1,
+          [](ggml_tensor* out, int thread, int num_threads, void* user) {
+            const auto* call = static_cast<const LayerCall*>(user);
+            call->sequence->Attend(call->layer, static_cast<const float*>(out->src[0]->data),
+                                   static_cast<float*>(out->data), Worker{thread, num_threads});
+          },
+          GGML_N_TASKS_MAX, &layers_[i]));
+    }
+  }
+
+  const Form form_;
+  std::unique_ptr<Cache> cache_;
+  std::optional<Sequence> sequence_;
+  std::vector<LayerCall> layers_;
+};
+
+class GgmlContestant : public GraphContestant {
+ public:
+  GgmlContestant(const AttentionTask& task, ggml_type type) : GraphContestant(task), type_(type) {}
+
+  Status Open() {
+    KVIST_TRY_VOID(OpenContext());
+    for (const LayerGeometry& layer : task_.geometry.layers) AddLayer(layer);
+    KVIST_TRY_VOID(Allocate());
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      SetRandom(layers_[i].keys, int(i), Content::kKeys);
+      SetRandom(layers_[i].values, int(i), Content::kValues);
+      SetRandom(layers_[i].queries, int(i), Content::kQueries);
+      SetMask(layers_[i].mask, task_.geometry.layers[i].window);
+    }
+    return {};
+  }
+
+  size_t num_bytes_read() const override {
+    size_t bytes = 0;
+    for (const Layer& layer : layers_) bytes += ggml_nbytes(layer.keys) + ggml_nbytes(layer.values);
+    return bytes;
+  }
+
+ private:
+  struct Layer {
+    ggml_tensor *keys, *values, *queries, *mask;
+  };
+
+  // K and V as llama.cpp lays them out: a row of all heads for each token, seen per head through a permuted view.
+  ggml_tensor* NewRows(int dim, int num_heads) {
+    return ggml_new_tensor_3d(context_.get(), type_, dim, num_heads, num_tokens());
+  }
+
+  void AddLayer(const LayerGeometry& layer) {
+    ggml_context* context = context_.get();
+    Layer tensors{NewRows(layer.key_dim, layer.num_kv_heads), NewRows(layer.value_dim, layer.num_kv_heads),
+                  NewQueries(layer), nullptr};
+    if (task_.num_step_tokens > 1 || layer.window > 0) {
+      tensors.mask = ggml_new_tensor_2d(context, GGML_TYPE_F16, num_tokens(), GGML_PAD(task_.num_step_tokens, 64));
+    }
+    layers_.push_back(tensors);
+    const float scale = layer.attention_scale != 0.0f ? layer.attention_scale : 1.0f / std::sqrt(float(layer.key_dim));
+    AddOutput(ggml_flash_attn_ext(context, ggml_permute(context, tensors.queries, 0, 2, 1, 3),
+                                  ggml_permute(context, tensors.keys, 0, 2, 1, 3),
+                                  ggml_permute(context, tensors.values, 0, 2, 1, 3), tensors.mask, scale, 0.0f, 0.0f));
+  }
+
+  void SetMask(ggml_tensor* mask, int window) const {
+    if (mask == nullptr) return;
+    const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f), hidden = ggml_fp32_to_fp16(-INFINITY);
+    std::vector<ggml_fp16_t> numbers(size_t(ggml_nelements(mask)), hidden);
+    for (int64_t row = 0; row < task_.num_step_tokens; ++row) {
+      const int64_t end = task_.num_stored_tokens + row + 1;
+      const int64_t begin = window > 0 ? std::max<int64_t>(0, end - window) : 0;
+      std::fill(numbers.begin() + row * mask->ne[0] + begin, numbers.begin() + row * mask->ne[0] + end, visible);
+    }
+    ggml_backend_tensor_set(mask, numbers.data(), 0, ggml_nbytes(mask));
+  }
+
+  const ggml_type type_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<AttentionContestant>> AttentionContestant::OpenKvist(const AttentionTask& task, Form form) {
+  KVIST_TRY_VOID(task.geometry.Validate());
+  auto contestant = std::make_unique<KvistContestant>(task, form);
+  KVIST_TRY_VOID(contestant->Open());
+  return contestant;
+}
+
+Result<std::unique_ptr<AttentionContestant>> AttentionContestant::OpenGgml(const AttentionTask& task,
+                                                                          std::string_view type) {
+  for (const ggml_type known : {GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) {
+    if (type != ggml_type_name(known)) continue;
+    auto contestant = std::make_unique<GgmlContestant>(task, known);
+    KVIST_TRY_VOID(contestant->Open());
+    return contestant;
+  }
+  return Fail(ErrorCode::kInvalidArgument, "ggml has no KV type '" + std::string(type) +
+                                               "' to compare with; known: f16, f32, bf16, q8_0, q4_0");
+}
+
+}  // namespace kvist

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "storage/block_pool.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <set>
+#include <thread>
+#include <vector>
+
+namespace kvist {
+namespace {
+
+std::unique_ptr<BlockPool> OpenPool(MemoryBudget& budget, size_t max_blocks = 4096) {
+  auto pool = BlockPool::Open(PageBytes(), max_blocks, &budget);
+  REQUIRE(pool);
+  return std::move(*pool);
+}
+
+TEST_CASE("block pool: a block lives until its last reference goes") {
+  MemoryBudget budget(100 * PageBytes());
+  auto pool = OpenPool(budget);
+  const BlockId block = pool->Allocate().value();
+  CHECK_FALSE(pool->IsShared(block));
+  pool->AddReference(block);
+  CHECK(pool->IsShared(block));
+  pool->data(block)[0] = std::byte{42};
+  pool->Release(block);
+  CHECK_FALSE(pool->IsShared(block));
+  CHECK(pool->data(block)[0] == std::byte{42});
+  CHECK(pool->stats().num_live_blocks == 1);
+  pool->Release(block);
+  CHECK(pool->stats().num_live_blocks == 0);
+  CHECK(pool->stats().peak_live_blocks == 1);
+  CHECK(pool->stats().cumulative_blocks == 1);
+}
+
+TEST_CASE("block pool: blocks don't overlap, never move, and are used again") {
+  MemoryBudget budget(1000 * PageBytes());
+  auto pool = OpenPool(budget);
+  std::vector<BlockId> blocks;
+  std::vector<std::byte*> addresses;
+  for (int i = 0; i < 500; ++i) {
+    blocks.push_back(pool->Allocate().value());
+    addresses.push_back(pool->data(blocks.back()));
+    std::memset(addresses.back(), i % 251, pool->block_bytes());
+  }
+  CHECK(std::set<std::byte*>(addresses.begin(), addresses.end()).size() == 500);
+  bool same = true;
+  for (int i = 0; i < 500; ++i) {
+    same &= pool->data(blocks[size_t(i)]) == addresses[size_t(i)];
+    same &=
+        addresses[size_t(i)][0] == std::byte(i % 251) && addresses[size_t(i)][PageBytes() - 1] == std::byte(i % 251);
+  }
+  CHECK(same);
+  for (const BlockId block : blocks) pool->Release(block);
+  CHECK(pool->ResidentBytes().value() == 0);
+  CHECK(budget.used_bytes() == 0);
+  for (int i = 0; i < 500; ++i) {
+    blocks[size_t(i)] = pool->Allocate().value();
+    CHECK(std::find(addresses.begin(), addresses.end(), pool->data(blocks[size_t(i)])) != addresses.end());
+  }
+  for (const BlockId block : blocks) pool->Release(block);
+}
+
+TEST_CASE("block pool: with the budget used up it refuses and is unchanged") {
+  MemoryBudget budget(10 * PageBytes() + 100);
+  auto pool = OpenPool(budget);
+  std::vector<BlockId> blocks;
+  for (int i = 0; i < 10; ++i) blocks.push_back(pool->Allocate().value());
+  const BlockPoolStats before = pool->stats();
+  for (int i = 0; i < 3; ++i) {
+    const auto refused = pool->Allocate();
+    REQUIRE(!refused);
+    CHECK(refused.error().code == ErrorCode::kOutOfMemory);
+  }
+  const BlockPoolStats after = pool->stats();
+  CHECK(std::memcmp(&before, &after, sizeof before) == 0);
+  CHECK(budget.used_bytes() == 10 * PageBytes());
+  pool->Release(blocks.back());
+  blocks.back() = pool->Allocate().value();
+  for (const BlockId block : blocks) pool->Release(block);
+}
+
+TEST_CASE("block pool: with the address range used up it refuses and refunds") {
+  MemoryBudget budget(100 * PageBytes());
+  auto pool = OpenPool(budget, 2);
+  const BlockId first = pool->Allocate().value(), second = pool->Allocate().value();
+  const auto refused = pool->Allocate();
+  REQUIRE(!refused);
+  CHECK(refused.error().code == ErrorCode::kOutOfMemory);
+  CHECK(budget.used_bytes() == 2 * PageBytes());
+  pool->Release(first);
+  pool->Release(second);
+}
+
+TEST_CASE("block pool: through random use, spare blocks stay below 1/64 of the live and the budget counts both") {
+  MemoryBudget budget(3000 * PageBytes());
+  auto pool = OpenPool(budget);
+  std::vector<BlockId> blocks;
+  std::mt19937 random(11);
+  bool within = true;
+  for (int i = 0; i < 20000; ++i) {
+    const bool grows = random() % 2000 < 1000 + 900 * ((i / 4000) % 2 == 0 ? 1 : -1);
+    if (grows && blocks.size() < 2900) {
+      blocks.push_back(pool->Allocate().value());
+      *pool->data(blocks.back()) = std::byte{1};
+    } else if (!blocks.empty()) {
+      std::swap(blocks[random() % blocks.size()], blocks.back());
+      pool->Release(blocks.back());
+      blocks.pop_back();
+    }
+    const BlockPoolStats stats = pool->stats();
+    within &= stats.num_live_blocks == blocks.size() &&
+              (stats.num_committed_blocks - stats.num_live_blocks) * 64 <= stats.num_live_blocks &&
+              budget.used_bytes() == stats.num_committed_blocks * PageBytes();
+  }
+  CHECK(within);
+  CHECK(pool->ResidentBytes().value() <= pool->stats().num_committed_blocks * PageBytes());
+  CHECK(pool->ResidentBytes().value() >= pool->stats().num_live_blocks * PageBytes());
+  pool->Trim();
+  CHECK(pool->ResidentBytes().value() == pool->stats().num_live_blocks * PageBytes());
+  CHECK(budget.used_bytes() == pool->stats().num_live_blocks * PageBytes());
+  for (const BlockId block : blocks) pool->Release(block);
+}
+
+TEST_CASE("block pool: trimming lets another pool of the budget have the spare blocks") {
+  MemoryBudget budget(128 * PageBytes());
+  auto first = OpenPool(budget), second = OpenPool(budget);
+  std::vector<BlockId> blocks;
+  for (int i = 0; i < 128; ++i) blocks.push_back(first->Allocate().value());
+  first->Release(blocks.back());
+  blocks.pop_back();
+  CHECK(first->stats().num_committed_blocks == 128);
+  CHECK_FALSE(second->Allocate());
+  first->Trim();
+  CHECK(first->stats().num_committed_blocks == 127);
+  const auto block = second->Allocate();
+  REQUIRE(block);
+  second->Release(*block);
+  for (const BlockId held : blocks) first->Release(held);
+}
+
+TEST_CASE("block pool: closing it refunds its spare blocks") {
+  MemoryBudget budget(200 * PageBytes());
+  {
+    auto pool = OpenPool(budget);
+    std::vector<BlockId> blocks;
+    for (int i = 0; i < 200; ++i) blocks.push_back(pool->Allocate().value());
+    for (const BlockId block : blocks) pool->Release(block);
+  }
+  CHECK(budget.used_bytes() == 0);
+}
+
+TEST_CASE("block pool: threads get different blocks, and all come back") {
+  MemoryBudget budget(400 * PageBytes());
+  auto pool = OpenPool(budget);
+  std::atomic<int> num_mixed_up{0};
+  auto work = [&](int mark) {
+    std::mt19937 random{unsigned(mark)};
+    std::vector<BlockId> mine;
+    for (int i = 0; i < 3000; ++i) {
+      if (mine.size() < 80 && random() % 2 == 0) {
+        const auto block = pool->Allocate();
+        if (!block) continue;
+        std::memset(pool->data(*block), mark, 64);
+        mine.push_back(*block);
+      } else if (!mine.empty()) {
+        const BlockId block = mine[random() % mine.size()];
+        pool->AddReference(block);
+        num_mixed_up += *pool->data(block) != std::byte(mark);
+        pool->Release(block);
+        std::swap(mine[random() % mine.size()], mine.back());
+        pool->Release(mine.back());
+        mine.pop_back();
+      }
+    }
+    for (const BlockId block : mine) pool->Release(block);
+  };
+  std::vector<std::thread> threads;
+  for (int mark = 1; mark <= 4; ++mark) threads.emplace_back(work, mark);
+  for (std::thread& thread : threads) thread.join();
+  CHECK(num_mixed_up == 0);
+  CHECK(pool->stats().num_live_blocks == 0);
+  CHECK(budget.used_bytes() == 0);
+}
+
+}  // namespace
+}  // namespace kvist

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "storage/memory_budget.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace kvist {
+namespace {
+
+TEST_CASE("memory budget: charges up to the limit and not a byte over it") {
+  MemoryBudget budget(100);
+  CHECK(budget.Charge(60));
+  CHECK_FALSE(budget.Charge(41));
+  CHECK(budget.used_bytes() == 60);
+  CHECK(budget.Charge(40));
+  CHECK_FALSE(budget.Charge(1));
+  CHECK(budget.Charge(0));
+  budget.Refund(70);
+  CHECK(budget.used_bytes() == 30);
+  CHECK(budget.peak_bytes() == 100);
+  CHECK_FALSE(budget.Charge(SIZE_MAX));
+  CHECK_FALSE(budget.Charge(SIZE_MAX - 29));
+  CHECK(budget.used_bytes() == 30);
+  CHECK(budget.limit_bytes() == 100);
+}
+
+TEST_CASE("memory budget: threads together never get more than there is, and all of it comes back") {
+  constexpr size_t kLimit = 1000;
+  MemoryBudget budget(kLimit);
+  std::atomic<size_t> held{0}, worst{0}, num_refused{0};
+  auto work = [&](size_t bytes) {
+    for (int i = 0; i < 20000; ++i) {
+      if (!budget.Charge(bytes)) {
+        ++num_refused;
+        continue;
+      }
+      const size_t now = held.fetch_add(bytes) + bytes;
+      size_t seen = worst;
+      while (now > seen && !worst.compare_exchange_weak(seen, now)) {
+      }
+      held.fetch_sub(bytes);
+      budget.Refund(bytes);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (const size_t bytes : {501u, 333u, 250u, 700u}) threads.emplace_back(work, bytes);
+  for (std::thread& thread : threads) thread.join();
+  CHECK(budget.used_bytes() == 0);
+  CHECK(worst <= kLimit);
+  CHECK(budget.peak_bytes() <= kLimit);
+  CHECK(budget.peak_bytes() >= 700);
+}
+
+}  // namespace
+}  // namespace kvist

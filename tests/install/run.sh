@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The Kvist authors
+# Installs a build to an empty prefix, builds examples/ against it and runs what came out. Usage: run.sh BUILD CMAKE
+set -euo pipefail
+build=$1
+cmake=$2
+source=$(cd "$(dirname "$0")/../.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+  echo "install test: $1" >&2
+  exit 1
+}
+
+"$cmake" --install "$build" --prefix "$work/prefix" >/dev/null
+# The package is asked for in the installed tree only, so nothing of the source tree can help out.
+"$cmake" -S "$source/examples" -B "$work/examples" -DCMAKE_PREFIX_PATH="$work/prefix" \
+  -DCMAKE_BUILD_TYPE=Release -DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF
+"$cmake" --build "$work/examples"
+grep -q "kvist_DIR:PATH=$work/prefix" "$work/examples/CMakeCache.txt" || fail "another kvist was found"
+
+said=$("$work/examples/hello_cache")
+echo "$said"
+[ "$(head -n 1 <<<"$said")" = "token 0 sees 1.0, token 1 sees 1.5, token 2 sees 2.0" ] || fail "wrong attention"
+[ "$(tail -n 1 <<<"$said")" = "2 sequences in 1 block" ] || fail "the fork shares nothing"
+
+if [ -x "$work/prefix/bin/kvist" ]; then  # there when the engine was built
+  env -u LD_LIBRARY_PATH "$work/prefix/bin/kvist" --help >/dev/null || fail "the installed program does not start"
+  [ -f "$work/prefix/share/kvist/models.py" ] || fail "models.py is not beside the program"
+fi

@@ -1,0 +1,403 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The Kvist authors
+"""The kvist program as its users meet it: what it prints, where, and how it ends.
+
+Usage: test_program.py PROGRAM [unittest options]. What needs a model runs on smollm2, found where the program finds it,
+and is skipped where it is not."""
+
+import json
+import os
+import pathlib
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import json_schema
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((ROOT / "docs" / "results.schema.json").read_text())
+PROGRAM = "kvist"
+PROMPT = "The capital of France is"
+
+
+def run(*arguments, stdin=b"", **options):
+    """The finished program; its output as bytes."""
+    return subprocess.run(
+        [PROGRAM, *map(str, arguments)], input=stdin, capture_output=True, timeout=250, check=False, **options
+    )
+
+
+def models_folder():
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return pathlib.Path(os.environ.get("KVIST_MODELS_DIR") or pathlib.Path(data) / "kvist" / "models")
+
+
+MODEL = models_folder() / "smollm2.gguf"
+needs_model = unittest.skipUnless(MODEL.is_file(), "smollm2 is not fetched")
+
+
+class ProgramTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def file(self, name, content):
+        path = self.folder / name
+        path.write_bytes(content)
+        return path
+
+    def assert_ok(self, result):
+        self.assertEqual(result.returncode, 0, result.stderr.decode())
+        return result.stdout
+
+    def assert_fails(self, result, code, *words):
+        """A sentence on stderr that holds the words, nothing on stdout, and that exit code."""
+        text = result.stderr.decode()
+        self.assertEqual(result.returncode, code, text)
+        self.assertEqual(result.stdout, b"")
+        self.assertTrue(text.startswith("kvist: error: "), text)
+        for word in words:
+            self.assertIn(word, text)
+
+    def objects(self, result):
+        """The JSON objects a command printed, each as the schema wants it."""
+        lines = [json.loads(line) for line in self.assert_ok(result).splitlines()]
+        self.assertTrue(lines)
+        for line in lines:
+            self.assertEqual(json_schema.faults(line, SCHEMA), [])
+        return lines
+
+
+class WithoutModel(ProgramTest):
+    def test_version_names_everything_that_computes(self):
+        self.assertRegex(self.assert_ok(run("--version")).decode(), r"^kvist \d+\.\d+\.\d+ \(commit \S+\), ggml \S+\n$")
+
+    def test_every_command_has_help(self):
+        bench = ("bench", "bench speedup", "bench attention")
+        for command in ("", "generate", "chat", "inspect", "eval", *bench, "model", "isa"):
+            with self.subTest(command):
+                self.assertIn(b"-h", self.assert_ok(run(*command.split(), "--help")))
+
+    def test_wrong_use_is_told_with_exit_code_2(self):
+        cases = [
+            ([], "subcommand"),
+            (["dance"], "dance"),
+            (["generate", "-m", "x", "-p", "x", "--dance"], "--dance"),
+            (["generate", "-p", "x"], "--model"),
+            (["generate", "-m", "x"], "-p"),
+            (["generate", "-m", "x", "-p", "x", "-f", "x"], "-p"),
+            (["generate", "-m", "x", "-p", ""], "empty"),
+            (["generate", "-m", "x", "-p", "x", "-n", "-1"], "0 or more"),
+            (["generate", "-m", "x", "-p", "x", "-n", "many"], "many"),
+            (["generate", "-m", "x", "-p", "x", "--form", "f12"], "bf16"),
+            (["generate", "-m", "x", "-p", "x", "--form", "f16/f12"], "f12"),
+            (["generate", "-m", "x", "-p", "x", "--weights", "f64"], "neither"),
+            (["generate", "-m", "x", "-p", "x", "--threads", "0"], "between 1 and"),
+            (["generate", "-m", "x", "-p", "x", "--threads", "9999999999"], "between 1 and"),
+            (["generate", "-m", "x", "-p", "x", "--kv-memory", "plenty"], "512M"),
+            (["generate", "-m", "x", "-p", "x", "--kv-memory", "-5M"], "512M"),
+            (["generate", "-m", "x", "-p", "x", "--temperature", "-1"], "0 or more"),
+            (["generate", "-m", "x", "-p", "x", "--top-p", "0"], "above 0"),
+            (["generate", "-m", "x", "-p", "x", "--min-p", "1"], "below 1"),
+            (["generate", "-m", "x", "-p", "x", "--stop", ""], "empty"),
+            (["generate", "-m", "x", "-p", "x", "--chat", "--no-template"], "exclude"),
+            (["bench"], "subcommand"),
+            (["bench", "speedup", "-m", "x", "--tokens", "8,0"], "'0'"),
+        ]
+        for arguments, word in cases:
+            with self.subTest(arguments):
+                self.assert_fails(run(*arguments), 2, word)
+
+    def test_unknown_model_names_the_command_that_fetches_it(self):
+        self.assert_fails(run("generate", "-m", "nonesuch", "-p", "x"), 1, "'nonesuch'", "kvist model get nonesuch")
+        self.assert_fails(run("inspect", "/nowhere/model.gguf"), 1, "no file '/nowhere/model.gguf'")
+
+    def test_a_model_is_found_in_the_users_folders(self):
+        others = {**os.environ, "KVIST_MODELS_DIR": "", "XDG_DATA_HOME": ""}
+        places = {"KVIST_MODELS_DIR": "", "XDG_DATA_HOME": "kvist/models", "HOME": ".local/share/kvist/models"}
+        for variable, place in places.items():
+            with self.subTest(variable):
+                models = self.folder / variable / place
+                models.mkdir(parents=True)
+                (models / "mine.gguf").write_bytes(b"not a model")
+                result = run("inspect", "mine", env={**others, variable: str(self.folder / variable)})
+                self.assert_fails(result, 1, str(models / "mine.gguf"))
+
+    def test_what_is_no_model_is_told(self):
+        self.assert_fails(run("inspect", self.folder), 2, "folder")
+        for name, content in (("empty.gguf", b""), ("text.gguf", b"hello " * 99), ("short.gguf", b"GGUF\3\0\0\0")):
+            with self.subTest(name):
+                self.assert_fails(run("generate", "-m", self.file(name, content), "-p", "x"), 1, name)
+
+    def test_isa_shows_the_sets_and_which_is_in_use(self):
+        self.assertIn(b"* ", self.assert_ok(run("isa")))
+        (shown,) = self.objects(run("isa", "--json"))
+        self.assertIn(shown["isa"], shown["supported"])
+        environment = {**os.environ, "KVIST_ISA": "scalar"}
+        self.assertEqual(self.objects(run("isa", "--json", env=environment))[0]["isa"], "scalar")
+        self.assert_fails(run("isa", env={**environment, "KVIST_ISA": "mmx"}), 1, "mmx", "scalar")
+
+    def test_model_command_is_models_py(self):
+        self.assertIn("smollm2", [model["name"] for model in self.objects(run("model", "list", "--json"))])
+        self.assertEqual(run("model", "path", "nonesuch").returncode, 1)
+
+    def test_bench_attention_records(self):
+        options = ["--tokens=64", "--threads=1", "--rounds=1", "--json"]
+        records = self.objects(run("bench", "attention", *options))
+        self.assertEqual({record["impl"] for record in records}, {"kvist", "ggml"})
+        self.assertEqual({record["metric"] for record in records}, {"time_ms", "gb_per_s"})
+
+
+@needs_model
+class WithModel(ProgramTest):
+    def generate(self, *arguments, prompt=PROMPT, **options):
+        if prompt is not None:
+            arguments = ("-p", prompt, *arguments)
+        return run("generate", "-m", "smollm2", "--threads=1", *arguments, **options)
+
+    def test_damaged_copies_are_told(self):
+        with MODEL.open("rb") as file:
+            start = file.read(3_000_000)
+        cut = self.file("cut.gguf", start)
+        self.assert_fails(run("generate", "-m", cut, "-p", "x"), 1, "cut.gguf")
+
+    def test_text_goes_to_stdout_and_statistics_to_stderr(self):
+        result = self.generate("-n", 6, "--stats")
+        self.assertEqual(self.assert_ok(result)[:7], b" Paris.")
+        for word in ("prompt", "output", "6 tokens", "live", "committed", "resident", "reserved", "blocks 1", "static"):
+            self.assertIn(word, result.stderr.decode())
+        self.assertEqual(self.generate("-n", 6).stderr, b"")
+
+    def test_json_is_one_object_with_the_same_text(self):
+        (answer,) = self.objects(self.generate("-n", 6, "--json"))
+        self.assertEqual(answer["text"] + "\n", self.generate("-n", 6).stdout.decode())
+        statistics = answer["statistics"]
+        self.assertEqual((len(answer["tokens"]), answer["finish"], statistics["output_tokens"]), (6, "length", 6))
+        self.assertEqual(statistics["prompt_tokens"], statistics["computed_tokens"])
+        self.assertEqual(statistics["blocks"], 1)
+        self.assertLessEqual(statistics["resident_bytes"], statistics["live_bytes"] * 1.02)
+        self.assertAlmostEqual(statistics["static_ratio"], statistics["static_bytes"] / statistics["live_bytes"])
+
+    def test_forms_weights_and_threads_give_the_same_words(self):
+        expected = self.generate("-n", 4).stdout
+        for options in (["--form=f32"], ["--form=bf16/f16"], ["--weights=f32"], ["--threads=2"]):
+            with self.subTest(options):
+                command = ["generate", "-m", "smollm2", "-p", PROMPT, "-n", 4]
+                self.assertEqual(self.assert_ok(run(*command, *options)), expected)
+
+    def test_prompt_from_file_and_stdin(self):
+        expected = self.assert_ok(self.generate("-n", 4))
+        path = self.file("prompt.txt", PROMPT.encode())
+        self.assertEqual(self.assert_ok(self.generate("-n", 4, "-f", path, prompt=None)), expected)
+        self.assertEqual(self.assert_ok(self.generate("-n", 4, "-f-", prompt=None, stdin=PROMPT.encode())), expected)
+
+    def test_prompt_file_that_is_not_utf8_is_taken(self):
+        path = self.file("latin1.txt", b"caf\xe9 \xff\xfe and so on")
+        (answer,) = self.objects(self.generate("-n", 2, "--json", "-f", path, prompt=None))
+        self.assertGreater(answer["statistics"]["prompt_tokens"], 3)
+
+    def test_prompt_files_that_cant_be_read(self):
+        self.assert_fails(self.generate("-f", self.folder / "none.txt", prompt=None), 1, "none.txt", "No such file")
+        self.assert_fails(self.generate("-f", self.folder, prompt=None), 1, "directory")
+        self.assert_fails(self.generate("-f", self.file("empty.txt", b""), prompt=None), 2, "empty.txt", "empty")
+        if os.geteuid() != 0:  # who may read everything
+            secret = self.file("secret.txt", b"x")
+            secret.chmod(0)
+            self.assert_fails(self.generate("-f", secret, prompt=None), 1, "denied")
+
+    def test_prompt_longer_than_the_context_says_both_numbers(self):
+        path = self.file("long.txt", b" word" * 9000)
+        self.assert_fails(self.generate("-f", path, prompt=None), 1, "9000", "8192")
+
+    def test_no_tokens_asked_for_computes_the_prompt_only(self):
+        result = self.generate("-n", 0, "--stats")
+        self.assertEqual(self.assert_ok(result), b"")
+        self.assertIn("5 computed", result.stderr.decode())
+        self.assertIn("note", result.stderr.decode())
+
+    def test_kv_memory_too_small_says_how_much_it_takes(self):
+        path = self.file("longer.txt", b" word" * 100)  # 4 blocks of 720 KiB
+        self.assert_fails(self.generate("-f", path, "--kv-memory=1M", prompt=None), 1, "3 MiB", "1048576")
+        self.assert_ok(self.generate("-f", path, "--kv-memory=3M", "-n", 2, prompt=None))
+        result = self.generate("-n", 200, "--kv-memory=1M")  # runs out on the way: what came before is shown
+        self.assertEqual(result.returncode, 1)
+        self.assertEqual(result.stdout[:7], b" Paris.")
+        self.assertIn("KV budget", result.stderr.decode())
+
+    def test_stop_text_ends_the_output_before_it(self):
+        text = self.assert_ok(self.generate("-n", 6, "--stop", "Par"))
+        self.assertEqual(text, b" \n")
+        (answer,) = self.objects(self.generate("-n", 6, "--stop", "zzz", "--stop", ".", "--json"))
+        self.assertEqual((answer["text"], answer["finish"]), (" Paris", "stop"))
+
+    def test_seed_decides_what_is_drawn(self):
+        options = ["-n", 12, "--temperature=1.5", "--seed"]
+        texts = [self.assert_ok(self.generate(*options, seed)) for seed in (1, 1, 2)]
+        self.assertEqual(texts[0], texts[1])
+        self.assertNotEqual(texts[0], texts[2])
+
+    def test_chat_template(self):
+        (plain,) = self.objects(self.generate("-n", 1, "--json", prompt="Hello"))
+        (templated,) = self.objects(self.generate("-n", 1, "--json", "--chat", "--system=Be brief.", prompt="Hello"))
+        self.assertGreater(templated["statistics"]["prompt_tokens"], plain["statistics"]["prompt_tokens"] + 8)
+
+    def test_reader_that_goes_away_is_no_news(self):
+        with subprocess.Popen(
+            [PROGRAM, "generate", "-m", "smollm2", "-p", PROMPT, "-n", "2000", "--threads=1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            process.stdout.read(3)
+            process.stdout.close()
+            self.assertEqual(process.stderr.read(), b"")
+        self.assertNotEqual(process.returncode, 0)
+
+    def test_full_output_is_told(self):
+        with open("/dev/full", "wb") as full:
+            command = [PROGRAM, "generate", "-m", "smollm2", "-p", PROMPT, "-n", "2000", "--threads=1"]
+            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=100, check=False)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b"No space left", result.stderr)
+
+    def test_interrupt_stops_generate_cleanly(self):
+        command = [PROGRAM, "generate", "-m", "smollm2", "-p", PROMPT, "-n", "5000", "--threads=1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            self.assertEqual(process.stdout.read(6), b" Paris")
+            process.send_signal(signal.SIGINT)
+            rest, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertTrue(rest.endswith(b"\n"))
+        self.assertIn(b"output", errors)
+        self.assertNotIn(b"error", errors)
+
+    def test_interrupt_stops_a_long_prompt(self):
+        path = self.file("long.txt", b" word" * 8000)
+        command = [PROGRAM, "generate", "-m", "smollm2", "-f", str(path), "--progress", "--threads=1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            self.assertIn(b"of 8000 tokens", process.stderr.readline())
+            process.send_signal(signal.SIGINT)
+            text, errors = process.communicate(timeout=100)
+        self.assertEqual((process.returncode, text), (130, b""))
+        self.assertIn(b"8000 tokens: 0 reused", errors)
+
+    def test_inspect(self):
+        (model,) = self.objects(run("inspect", "smollm2", "--json"))
+        shape = [model[name] for name in ("architecture", "layers", "query_heads", "kv_heads", "key_dim", "context")]
+        self.assertEqual(shape, ["llama", 30, 9, 3, 64, 8192])
+        forms = {form["form"]: form["bytes_per_token"] for form in model["kv"]}
+        self.assertEqual(forms, {"f32": 46080, "f16": 23040, "bf16": 23040})
+        self.assertEqual(sum(kind["bytes"] for kind in model["weights"]["types"]), model["weights"]["bytes"])
+        text = self.assert_ok(run("inspect", "smollm2")).decode()
+        for word in ("llama", "8192 tokens", "q4_1", "22.5 KiB", "180 MiB"):
+            self.assertIn(word, text)
+
+    def test_eval_golden(self):
+        prompts = [{"name": "france", "text": PROMPT, "ids": [504, 3575, 282, 4649, 314]}]
+        (answer,) = self.objects(self.generate("-n", 4, "--json"))
+        prompts[0]["greedy"] = answer["tokens"]
+        prompts[0]["top"] = [[[token, -0.5]] for token in answer["tokens"]]
+        golden = {"model": "smollm2", "reference": "itself", "how": "", "prompts": prompts}
+        path = self.file("itself.json", json.dumps(golden).encode())
+        command = ["eval", "--golden", path, "-m", "smollm2", "--threads=1"]
+        records = {record["metric"]: record["value"] for record in self.objects(run(*command, "--json"))}
+        self.assertEqual(set(records), {"prompts", "ids_equal", "kl_mean", "kl_max", "greedy_tokens", "greedy_equal"})
+        counts = [records[name] for name in ("prompts", "ids_equal", "greedy_tokens", "greedy_equal")]
+        self.assertEqual(counts, [1, 1, 4, 4])
+        self.assertIn(b"1 of 1 prompts equal", self.assert_ok(run(*command)))
+        self.assert_fails(run("eval", "--golden", self.folder / "none.json", "-m", "smollm2"), 1, "none.json")
+
+    def test_bench_speedup(self):
+        command = ["bench", "speedup", "-m", "smollm2", "--threads=1", "--tokens=2,6"]
+        records = self.objects(run(*command, "--json"))
+        self.assertEqual([record["params"]["tokens"] for record in records], [2, 2, 2, 6, 6, 6])
+        values = {record["metric"]: record["value"] for record in records[3:]}
+        self.assertAlmostEqual(values["speedup"], values["without_cache_ms"] / values["with_cache_ms"])
+        self.assertIn(b"speedup", self.assert_ok(run(*command)))
+
+
+@needs_model
+class Chat(ProgramTest):
+    COMMAND = ("chat", "-m", "smollm2", "--threads=1")
+
+    def test_answers_piped_lines_and_computes_only_what_is_new(self):
+        answers = self.objects(run(*self.COMMAND, "-n", 12, "--json", stdin=b"Hello!\n\nAnd you?"))
+        self.assertEqual(len(answers), 2)
+        first, second = (answer["statistics"] for answer in answers)
+        self.assertEqual(first["reused_tokens"], 0)
+        self.assertGreaterEqual(second["reused_tokens"], first["prompt_tokens"])
+        self.assertLess(second["computed_tokens"], 32)
+
+    def test_a_chat_reused_is_a_chat_computed_anew(self):
+        together = self.objects(run(*self.COMMAND, "-n", 8, "--json", stdin=b"Count to five.\n/new\nName a colour.\n"))
+        alone = self.objects(run(*self.COMMAND, "-n", 8, "--json", stdin=b"Name a colour.\n"))
+        self.assertEqual(together[1]["tokens"], alone[0]["tokens"])
+
+    def test_commands(self):
+        result = run(*self.COMMAND, "-n", 3, stdin=b"/help\n/dance\nHi\n/stats\n/quit\nnever read\n")
+        self.assertEqual(self.assert_ok(result).count(b"\n"), 1)
+        for word in ("/new", "/dance", "output        3 tokens"):
+            self.assertIn(word, result.stderr.decode())
+
+    def test_without_template_and_with_system_message(self):
+        command = [*self.COMMAND, "-n", 3, "--json", "--no-template"]
+        (answer,) = self.objects(run(*command, stdin=b"Hi\n"))
+        (longer,) = self.objects(run(*command, "--system=A talk.", stdin=b"Hi\n"))
+        self.assertGreater(longer["statistics"]["prompt_tokens"], answer["statistics"]["prompt_tokens"])
+
+    def test_message_that_does_not_fit_is_told_and_the_chat_goes_on(self):
+        result = run(*self.COMMAND, "-n", 2, "--json", stdin=b"word " * 9000 + b"\nHi\n")
+        self.assertIn("8192", result.stderr.decode())
+        self.assertEqual(len(result.stdout.splitlines()), 1)
+
+    def test_interrupt_stops_the_answer_and_the_next_one_the_chat(self):
+        command = [PROGRAM, *self.COMMAND, "-n", "4000", "--temperature=0.8"]
+        message = b"Write a very long story about the sea, with many chapters.\n"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, **pipes) as process:
+            process.stdin.write(message)
+            process.stdin.flush()
+            self.assertTrue(process.stdout.read(10))
+            process.send_signal(signal.SIGINT)
+            self.drain(process.stdout)
+            self.assertIsNone(process.poll())
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, errors)
+
+    def drain(self, pipe):
+        """Reads until nothing has come for a while: the answer has stopped."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            ready, _, _ = select.select([pipe], [], [], 2)
+            if not ready:
+                return
+            os.read(pipe.fileno(), 65536)
+        self.fail("the answer goes on")
+
+
+class SchemaChecker(unittest.TestCase):
+    def test_faults_are_found(self):
+        record = {
+            "bench": "speedup", "impl": "kvist", "params": {"tokens": 8}, "metric": "speedup", "value": 2.5,
+            "cpu": "x", "isa": "avx2", "commit": "abc",
+        }  # fmt: skip
+        self.assertEqual(json_schema.faults(record, SCHEMA), [])
+        wrong = [{"value": []}, {"metric": "Speed Up"}, {"isa": "mmx"}, {"extra": 1}, {"params": {}}, {"impl": ""}]
+        for change in wrong:
+            with self.subTest(change):
+                self.assertTrue(json_schema.faults({**record, **change}, SCHEMA))
+        del record["cpu"]
+        self.assertTrue(json_schema.faults(record, SCHEMA))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit("usage: test_program.py PROGRAM [unittest options]")
+    PROGRAM = os.path.abspath(sys.argv.pop(1))
+    unittest.main()
