@@ -18,9 +18,12 @@ void AddInspectCommand(CLI::App& program, Command* chosen);
 void AddEvalCommand(CLI::App& program, Command* chosen);
 void AddBenchCommand(CLI::App& program, Command* chosen);
 void AddModelCommand(CLI::App& program, Command* chosen);
+void AddReportCommand(CLI::App& program, Command* chosen);
 void AddIsaCommand(CLI::App& program, Command* chosen);
 
 // `kvist model ...`: becomes models.py with the arguments after "model". Returns only when that fails.
 int RunModelCommand(char** arguments);
+// `kvist report ...`: the same with report.py.
+int RunReportCommand(char** arguments);
 
 }  // namespace kvist

@@ -33,8 +33,9 @@ int ReportParseError(CLI::App& program, const CLI::ParseError& error) {
 }
 
 int Main(int argc, char** argv) {
-  // models.py has its own options and help.
+  // These scripts have their own options and help.
   if (argc >= 2 && std::string_view(argv[1]) == "model") return RunModelCommand(argv + 2);
+  if (argc >= 2 && std::string_view(argv[1]) == "report") return RunReportCommand(argv + 2);
 
   CLI::App program("A KV cache engine for transformer inference.", "kvist");
   program.set_version_flag("--version", VersionText(), "Print the versions of kvist and ggml");
@@ -47,6 +48,7 @@ int Main(int argc, char** argv) {
   AddEvalCommand(program, &chosen);
   AddBenchCommand(program, &chosen);
   AddModelCommand(program, &chosen);
+  AddReportCommand(program, &chosen);
   AddIsaCommand(program, &chosen);
   try {
     program.parse(argc, argv);

@@ -49,19 +49,28 @@ void AddModelOptions(CLI::App* command, ModelArguments* arguments) {
           "Bytes that keys and values may take, as in 512M or 2G; the default is the machine's memory")
       ->check(CheckBytes)
       ->type_name("BYTES");
+  command
+      ->add_option(
+          "--growth", arguments->growth,
+          "How far ahead memory is taken: exact, static:max=N, dynamic, predictive or learned; with options as "
+          "in dynamic:initial=512,factor=1.5 (docs/concepts.md)")
+      ->check(CheckGrowth)
+      ->type_name("SPEC")
+      ->capture_default_str();
 }
 
 Result<LoadedModel> LoadModel(const ModelArguments& arguments) {
   LoadedModel loaded;
   KVIST_TRY(const Form form, ParseForm(arguments.form));
+  KVIST_TRY(const GrowthOptions growth, ParseGrowth(arguments.growth));
   KVIST_TRY(const std::string path, FindModel(arguments.model));
   KVIST_TRY(loaded.file, GgufFile::Open(path));
   const WeightsForm weights = arguments.weights == "f32" ? WeightsForm::kF32 : WeightsForm::kFile;
   KVIST_TRY(loaded.model, Model::Open(loaded.file, {.num_threads = arguments.num_threads, .weights = weights}));
   KVIST_TRY(loaded.tokenizer, Tokenizer::Open(loaded.file));
   KVIST_TRY_VOID(CheckVocabularies(loaded));
-  KVIST_TRY(loaded.cache,
-            Cache::Open(loaded.model->geometry(), {.form = form, .budget_bytes = arguments.kv_memory_bytes}));
+  KVIST_TRY(loaded.cache, Cache::Open(loaded.model->geometry(),
+                                      {.form = form, .budget_bytes = arguments.kv_memory_bytes, .growth = growth}));
   return loaded;
 }
 
@@ -69,7 +78,8 @@ Json ModelParams(const ModelArguments& arguments, const LoadedModel& loaded) {
   return {{"model", std::filesystem::path(loaded.file->path()).stem().string()},
           {"form", FormName(loaded.cache->options().form)},
           {"weights", arguments.weights},
-          {"threads", loaded.model->num_threads()}};
+          {"threads", loaded.model->num_threads()},
+          {"growth", GrowthSpec(loaded.cache->options().growth)}};
 }
 
 }  // namespace kvist

@@ -21,6 +21,7 @@ struct ModelArguments {
   std::string weights = "file";
   int num_threads = 0;
   size_t kv_memory_bytes = 0;
+  std::string growth = "exact";
 };
 void AddModelOptions(CLI::App* command, ModelArguments* arguments);
 
@@ -33,7 +34,7 @@ struct LoadedModel {
 // Errors as FindModel, GgufFile::Open, Model::Open, Tokenizer::Open and Cache::Open.
 Result<LoadedModel> LoadModel(const ModelArguments& arguments);
 
-// What is held fixed, for records: model, form, weights, threads.
+// What is held fixed, for records: model, form, weights, threads, growth.
 Json ModelParams(const ModelArguments& arguments, const LoadedModel& loaded);
 
 }  // namespace kvist

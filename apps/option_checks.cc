@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "kvist/geometry.h"
+#include "kvist/growth.h"
 #include "threads.h"
 
 namespace kvist {
@@ -42,6 +43,11 @@ std::string CheckBytes(const std::string& text) {
 std::string CheckForm(const std::string& text) {
   const auto form = ParseForm(text);
   return form ? "" : form.error().message;
+}
+
+std::string CheckGrowth(const std::string& text) {
+  const auto growth = ParseGrowth(text);
+  return growth ? "" : growth.error().message;
 }
 
 std::string CheckCount(const std::string& text) {

@@ -11,6 +11,7 @@ namespace kvist {
 std::string CheckBytes(const std::string& text);
 std::string CheckCount(const std::string& text);  // a whole number from 1 to a million
 std::string CheckForm(const std::string& text);
+std::string CheckGrowth(const std::string& text);
 std::string CheckPhase(const std::string& text);
 std::string CheckThreads(const std::string& text);
 std::string CheckWeights(const std::string& text);

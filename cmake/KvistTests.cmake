@@ -18,6 +18,11 @@ function(kvist_add_test_program name label library)
   add_test(NAME ${label} COMMAND ${name})
   set_tests_properties(${label} PROPERTIES LABELS ${label} TIMEOUT 900)
 endfunction()
+# ggml's threads wait for each other by spinning: two programs that use all cores at once take many times as long as
+# one after the other.
+function(kvist_runs_models name)
+  set_tests_properties(${name} PROPERTIES RUN_SERIAL ON)
+endfunction()
 
 file(GLOB conformance_tests CONFIGURE_DEPENDS tests/conformance/*.cc)
 file(GLOB property_tests CONFIGURE_DEPENDS tests/property/*.cc)
@@ -27,6 +32,7 @@ kvist_add_test_program(kvist_property_test property kvist ${property_tests})
 if(KVIST_BUILD_ENGINE)
   file(GLOB golden_tests CONFIGURE_DEPENDS tests/golden/*.cc)
   kvist_add_test_program(kvist_engine_test engine kvist_engine ${engine_tests} ${golden_tests})
+  kvist_runs_models(engine)
   if(TARGET kvist_program)
     target_compile_definitions(kvist_engine_test PRIVATE KVIST_PROGRAM="$<TARGET_FILE:kvist_program>")
     add_dependencies(kvist_engine_test kvist_program)
@@ -46,9 +52,18 @@ endfunction()
 kvist_add_script_test(floors lint Python3::Interpreter tools/check_floors.py)
 kvist_add_script_test(floors_self_test lint Python3::Interpreter tools/check_floors.py --self-test)
 kvist_add_script_test(python_models python Python3::Interpreter tests/python/test_models.py)
+# matplotlib is in .venv; where another ggml is used there is no .venv, and what draws is reported as skipped if the
+# Python of the system has no matplotlib either.
+set(report_python "${PROJECT_SOURCE_DIR}/.venv/bin/python")
+if(NOT EXISTS "${report_python}")
+  set(report_python Python3::Interpreter)
+endif()
+kvist_add_script_test(python_report python ${report_python} tests/python/test_report.py)
+set_tests_properties(python_report PROPERTIES SKIP_RETURN_CODE 77)
 if(TARGET kvist_program)
   kvist_add_script_test(program program Python3::Interpreter tests/program/test_program.py
                         $<TARGET_FILE:kvist_program>)
+  kvist_runs_models(program)
 endif()
 if(NOT KVIST_SANITIZE)  # an installed library with a sanitizer in it is of no use to anybody
   kvist_add_script_test(install install bash tests/install/run.sh "${PROJECT_BINARY_DIR}" "${CMAKE_COMMAND}")

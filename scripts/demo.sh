@@ -24,6 +24,11 @@ show() {
 show inspect "$model"
 show generate -m "$model" --chat -p "$prompt" -n 64 --form f16 --stats
 
+say 'How caches grow: the designs of the article that Kvist grew from, beside ours, in the same scenarios'
+"$kvist" bench growth --table comprehensive --rounds 1
+"$kvist" bench growth --table comprehensive,append --rounds 1 --json >build/growth.jsonl
+"$kvist" report build/growth.jsonl -o build/report
+
 say 'Measuring: each form of the cache, then with and without a cache ...'
 for form in f16 bf16 f32; do
   "$kvist" generate -m "$model" --chat -p "$prompt" -n 64 --form "$form" --json >>"$records"

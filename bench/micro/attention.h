@@ -18,7 +18,7 @@ struct AttentionBench {
   std::vector<std::string> phases;      // "decode", "prefill"
   std::vector<int> tokens;              // in all, the step's included
   std::vector<int> threads;
-  int num_rounds = 7;                   // each runs every contestant once, in turn
+  int num_rounds = 7;  // each runs every contestant once, in turn
 };
 
 struct AttentionTiming {

@@ -9,6 +9,7 @@
 
 #include "kvist/error.h"
 #include "kvist/geometry.h"
+#include "kvist/growth.h"
 
 namespace kvist {
 
@@ -19,10 +20,13 @@ struct CacheOptions {
   Form form;
   // Bytes that blocks may take, checked before memory is taken. 0: as much as the machine has.
   size_t budget_bytes = 0;
+  // How far ahead of each sequence memory is taken. It is taken and given back by a thread of the cache's own.
+  GrowthOptions growth = {};
 };
 
 // Bytes and events since the cache was opened. Live: blocks in use, each counted once however many sequences share it.
-// Committed: live plus freed blocks kept for the next allocation (at most 1/64 of live). Reserved: address space only.
+// Committed: live plus spare blocks: those that growth expects, or 1/64 of live, and for 0.2 s what was just freed.
+// Reserved: address space only.
 struct CacheStats {
   size_t reserved_bytes = 0;
   size_t committed_bytes = 0;
@@ -35,6 +39,15 @@ struct CacheStats {
   size_t num_sequences = 0;
   size_t num_commits = 0;  // system calls that took memory
   size_t num_decommits = 0;
+  size_t num_stalls = 0;  // blocks that an append had to wait for, because they were not taken ahead
+};
+
+// What a sequence's growth policy has done and seen.
+struct SequenceGrowth {
+  int64_t capacity_tokens = 0;  // that memory was taken for, ahead or not
+  int64_t num_resizes = 0;      // times that blocks had to be added to it
+  double mean_step_ratio = 1;   // predictive: tokens of a step over those of the step before, mean over the window
+  double step_ratio_variance = 0;
 };
 
 // One of the threads that work together on a call: every one of `count` threads makes the same call once, with its own
@@ -88,9 +101,11 @@ class Sequence {
   int64_t num_tokens() const;
   std::span<const Token> tokens() const;  // [num_tokens], till the next change
   int64_t num_prepared_tokens() const;    // of the step under way
+  SequenceGrowth growth() const;
 
   // Makes room for the tokens at positions num_tokens() and on. Allocates blocks, and copies the open block when it is
-  // shared (copy-on-write). kOutOfMemory when the budget is used up, kInvalidArgument for no tokens.
+  // shared (copy-on-write). kOutOfMemory when the budget is used up, kOutOfRange past the capacity of a static
+  // sequence, kInvalidArgument for no tokens.
   Status Prepare(std::span<const Token> tokens);
 
   // Stores keys [token, kv_head, key_dim] and values [token, kv_head, value_dim] of the prepared tokens, keys already

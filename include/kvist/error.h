@@ -56,18 +56,16 @@ namespace internal {
 
 // KVIST_TRY(auto x, F()): x is F's value, or the enclosing function returns F's error.
 #define KVIST_TRY(declaration, ...) KVIST_TRY_INNER(KVIST_CONCAT(kvist_result_, __LINE__), declaration, __VA_ARGS__)
-#define KVIST_TRY_INNER(result, declaration, ...)                       \
-  auto result = (__VA_ARGS__);                                          \
-  if (!result) return std::unexpected(std::move(result).error());       \
+#define KVIST_TRY_INNER(result, declaration, ...)                 \
+  auto result = (__VA_ARGS__);                                    \
+  if (!result) return std::unexpected(std::move(result).error()); \
   declaration = *std::move(result)
 
 // The same for a Status: goes on when it is fine, returns its error when not.
-#define KVIST_TRY_VOID(...)                                                                      \
-  do {                                                                                           \
-    if (auto kvist_status = (__VA_ARGS__); !kvist_status)                                        \
-      return std::unexpected(std::move(kvist_status).error());                                   \
+#define KVIST_TRY_VOID(...)                                                                                        \
+  do {                                                                                                             \
+    if (auto kvist_status = (__VA_ARGS__); !kvist_status) return std::unexpected(std::move(kvist_status).error()); \
   } while (false)
 
 // Stops the process on our own bugs, in every build: serving another sequence's keys is worse than stopping.
-#define KVIST_CHECK(condition) \
-  ((condition) ? void(0) : ::kvist::internal::CheckFailed(__FILE__, __LINE__, #condition))
+#define KVIST_CHECK(condition) ((condition) ? void(0) : ::kvist::internal::CheckFailed(__FILE__, __LINE__, #condition))

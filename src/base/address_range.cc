@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -18,38 +19,77 @@ size_t PageBytes() {
   return bytes;
 }
 
-size_t PhysicalBytes() { return size_t(sysconf(_SC_PHYS_PAGES)) * PageBytes(); }
+namespace {
+size_t RoundUp(size_t bytes, size_t multiple) {
+  return (bytes + multiple - 1) / multiple * multiple;
+}
+}  // namespace
+
+size_t PhysicalBytes() {
+  return size_t(sysconf(_SC_PHYS_PAGES)) * PageBytes();
+}
 
 Result<AddressRange> AddressRange::Reserve(size_t bytes) {
-  // PROT_NONE: the kernel charges nothing, even when it does not overcommit. A guard page at either end stops overruns
-  // and keeps the kernel from joining the range to a neighbour, which would blur ResidentBytes.
-  bytes = (bytes + PageBytes() - 1) / PageBytes() * PageBytes();
-  void* data = mmap(nullptr, bytes + 2 * PageBytes(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  // PROT_NONE: the kernel charges nothing, even when it does not overcommit. A page or more that is never used at
+  // either end stops overruns and keeps the kernel from joining the range to a neighbour, which would blur
+  // ResidentBytes.
+  bytes = RoundUp(bytes, PageBytes());
+  const size_t mapped_bytes = bytes + 2 * kHugePageBytes;
+  void* data = mmap(nullptr, mapped_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     return Fail(ErrorCode::kOutOfMemory, "cannot reserve " + std::to_string(bytes) + " bytes of address space (" +
                                              std::strerror(errno) + "); give a smaller budget or raise `ulimit -v`");
   }
-  return AddressRange(static_cast<std::byte*>(data) + PageBytes(), bytes);
+  auto* const mapping = static_cast<std::byte*>(data);
+  const auto first = RoundUp(reinterpret_cast<uintptr_t>(mapping) + PageBytes(), kHugePageBytes);
+  return AddressRange(mapping, mapped_bytes, reinterpret_cast<std::byte*>(first), bytes);
 }
 
 AddressRange::AddressRange(AddressRange&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : mapping_(std::exchange(other.mapping_, nullptr)),
+      mapped_bytes_(std::exchange(other.mapped_bytes_, 0)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
 
 AddressRange& AddressRange::operator=(AddressRange&& other) noexcept {
+  std::swap(mapping_, other.mapping_);
+  std::swap(mapped_bytes_, other.mapped_bytes_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
 }
 
 AddressRange::~AddressRange() {
-  if (data_ != nullptr) munmap(data_ - PageBytes(), size_ + 2 * PageBytes());
+  if (mapping_ != nullptr) munmap(mapping_, mapped_bytes_);
+}
+
+void AddressRange::AskForHugePages() {
+#if defined(MADV_HUGEPAGE)
+  (void)madvise(data_, size_, MADV_HUGEPAGE);  // a kernel without them refuses, and small pages do
+#endif
 }
 
 Status AddressRange::Commit(size_t offset, size_t bytes) {
   KVIST_CHECK(offset % PageBytes() == 0 && bytes % PageBytes() == 0 && offset <= size_ && bytes <= size_ - offset);
   if (mprotect(data_ + offset, bytes, PROT_READ | PROT_WRITE) != 0) {
-    return Fail(ErrorCode::kOutOfMemory, "the system refused " + std::to_string(bytes) + " bytes of memory (" +
-                                             std::strerror(errno) + ")");
+    return Fail(ErrorCode::kOutOfMemory,
+                "the system refused " + std::to_string(bytes) + " bytes of memory (" + std::strerror(errno) + ")");
+  }
+  return {};
+}
+
+Status AddressRange::Populate(size_t offset, size_t bytes) {
+  KVIST_CHECK(offset % PageBytes() == 0 && bytes % PageBytes() == 0 && offset <= size_ && bytes <= size_ - offset);
+#if defined(MADV_POPULATE_WRITE)
+  if (madvise(data_ + offset, bytes, MADV_POPULATE_WRITE) == 0) return {};
+  if (errno != EINVAL) {  // EINVAL: a kernel before 5.14
+    return Fail(ErrorCode::kOutOfMemory,
+                std::string("the system has no memory for a block (") + std::strerror(errno) + ")");
+  }
+#endif
+  for (size_t i = 0; i < bytes; i += PageBytes()) {
+    volatile std::byte* page = data_ + offset + i;
+    *page = *page;
   }
   return {};
 }

@@ -33,7 +33,9 @@ inline uint16_t F32ToF16(float value) {
 }
 
 // bfloat16: the upper half of a float.
-inline float Bf16ToF32(uint16_t half) { return std::bit_cast<float>(uint32_t(half) << 16); }
+inline float Bf16ToF32(uint16_t half) {
+  return std::bit_cast<float>(uint32_t(half) << 16);
+}
 
 // Rounds to nearest, ties to even; NaN stays NaN.
 inline uint16_t F32ToBf16(float value) {

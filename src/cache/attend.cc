@@ -21,8 +21,12 @@ constexpr int kMaxRows = 64;
 // From here on decoding a tile to f32 once pays for itself.
 constexpr int kMinRowsToDecode = 8;
 
-int RowsPerToken(const LayerGeometry& layer) { return layer.num_query_heads / layer.num_kv_heads; }
-int TokensPerTile(const LayerGeometry& layer) { return std::max(1, kMaxRows / RowsPerToken(layer)); }
+int RowsPerToken(const LayerGeometry& layer) {
+  return layer.num_query_heads / layer.num_kv_heads;
+}
+int TokensPerTile(const LayerGeometry& layer) {
+  return std::max(1, kMaxRows / RowsPerToken(layer));
+}
 
 // The ref indices [begin, end) of one split; both may lie outside the table.
 int64_t SplitOf(const BlockTable& table, size_t ref) {
@@ -39,9 +43,13 @@ std::span<const BlockRef> RefsOfSplit(const BlockTable& table, int64_t split) {
   return refs.subspan(from, to - from);
 }
 
-size_t SoftmaxFloats(int num_rows, int value_dim) { return size_t(num_rows) * size_t(value_dim + 2); }
+size_t SoftmaxFloats(int num_rows, int value_dim) {
+  return size_t(num_rows) * size_t(value_dim + 2);
+}
 
-SoftmaxRows PlaceSoftmax(float* memory, int num_rows) { return {memory, memory + num_rows, memory + 2 * num_rows}; }
+SoftmaxRows PlaceSoftmax(float* memory, int num_rows) {
+  return {memory, memory + num_rows, memory + 2 * num_rows};
+}
 
 SoftmaxRows EmptySoftmax(float* memory, int num_rows, int value_dim) {
   const SoftmaxRows rows = PlaceSoftmax(memory, num_rows);
@@ -68,18 +76,23 @@ class QueryRows {
  public:
   QueryRows(const LayerView& layer, Workspace& workspace, int kv_head, const float* queries, int64_t first_position,
             int num_tokens)
-      : layer_(layer), workspace_(workspace), kv_head_(kv_head), first_position_(first_position),
-        num_tokens_(num_tokens), rows_per_token_(RowsPerToken(layer.geometry)),
+      : layer_(layer),
+        workspace_(workspace),
+        kv_head_(kv_head),
+        first_position_(first_position),
+        num_tokens_(num_tokens),
+        rows_per_token_(RowsPerToken(layer.geometry)),
         num_rows_(num_tokens * rows_per_token_) {
     const LayerGeometry& geometry = layer.geometry;
-    const float scale = geometry.attention_scale != 0.0f ? geometry.attention_scale
-                                                         : 1.0f / std::sqrt(float(geometry.key_dim));
+    const float scale =
+        geometry.attention_scale != 0.0f ? geometry.attention_scale : 1.0f / std::sqrt(float(geometry.key_dim));
     const size_t floats_per_token = size_t(rows_per_token_) * size_t(geometry.key_dim);
     workspace.queries.resize(size_t(num_tokens) * floats_per_token);
     workspace.first_slot.resize(size_t(num_rows_));
     workspace.end_slot.resize(size_t(num_rows_));
     for (int token = 0; token < num_tokens; ++token) {
-      const float* from = queries + (size_t(token) * size_t(geometry.num_kv_heads) + size_t(kv_head)) * floats_per_token;
+      const float* from =
+          queries + (size_t(token) * size_t(geometry.num_kv_heads) + size_t(kv_head)) * floats_per_token;
       float* to = workspace.queries.data() + size_t(token) * floats_per_token;
       for (size_t i = 0; i < floats_per_token; ++i) to[i] = from[i] * scale;
     }

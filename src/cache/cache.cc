@@ -12,6 +12,7 @@ namespace kvist {
 
 Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const CacheOptions& options) {
   KVIST_TRY_VOID(geometry.Validate());
+  KVIST_TRY_VOID(options.growth.Validate());
   KVIST_TRY(const Kernels* kernels, ChooseKernels());
   const size_t budget_bytes = options.budget_bytes != 0 ? options.budget_bytes : PhysicalBytes();
   auto core = std::make_shared<Core>(geometry, options, kernels, budget_bytes);
@@ -25,16 +26,25 @@ Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const 
     KVIST_TRY(auto pool, BlockPool::Open(layout.block_bytes, max_blocks, &core->budget));
     core->groups.push_back({std::move(layout), std::move(pool)});
   }
+  std::vector<BlockPool*> pools;
+  for (const Core::Group& group : core->groups) pools.push_back(group.pool.get());
+  core->housekeeper.emplace(std::move(pools));
   return std::unique_ptr<Cache>(new Cache(std::move(core)));
 }
 
 Cache::Cache(std::shared_ptr<Core> core) : core_(std::move(core)) {}
 Cache::~Cache() = default;
 
-Sequence Cache::Begin() { return Sequence(std::make_unique<Sequence::State>(core_)); }
+Sequence Cache::Begin() {
+  return Sequence(std::make_unique<Sequence::State>(core_));
+}
 
-const CacheGeometry& Cache::geometry() const { return core_->geometry; }
-const CacheOptions& Cache::options() const { return core_->options; }
+const CacheGeometry& Cache::geometry() const {
+  return core_->geometry;
+}
+const CacheOptions& Cache::options() const {
+  return core_->options;
+}
 
 CacheStats Cache::stats() const {
   CacheStats stats;
@@ -48,6 +58,7 @@ CacheStats Cache::stats() const {
     stats.num_live_blocks += pool.num_live_blocks;
     stats.num_commits += pool.num_commits;
     stats.num_decommits += pool.num_decommits;
+    stats.num_stalls += pool.num_stalls;
   }
   stats.peak_live_bytes = core_->peak_live_bytes.load(std::memory_order_relaxed);
   stats.peak_committed_bytes = core_->budget.peak_bytes();

@@ -4,10 +4,12 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/address_range.h"
@@ -49,7 +51,18 @@ void Store(const CacheGeometry& geometry, std::mt19937& random, int64_t num_toke
   sequence.Commit();
 }
 
+// What was freed goes back to the system a little later.
+void WaitForSpareToGo(const Cache& cache) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (std::chrono::steady_clock::now() < deadline) {
+    const CacheStats stats = cache.stats();
+    if ((stats.committed_bytes - stats.live_bytes) * 64 <= stats.live_bytes) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
 void CheckResidentIsLive(const Cache& cache) {
+  WaitForSpareToGo(cache);
   const auto live = double(cache.stats().live_bytes);
   const auto resident = double(cache.ResidentBytes().value());
   CHECK(resident <= 1.02 * live);
@@ -101,6 +114,7 @@ TEST_CASE("cache: resident memory is that of the live blocks, while growing and 
   CHECK(cache->stats().copied_bytes == 0);
   sequences.clear();
   CHECK(cache->stats().live_bytes == 0);
+  WaitForSpareToGo(*cache);
   CHECK(cache->stats().committed_bytes == 0);
   CHECK(cache->ResidentBytes().value() == 0);
 }
@@ -131,6 +145,43 @@ TEST_CASE("cache: a budget smaller than one block refuses the first token") {
   CHECK(status.error().code == ErrorCode::kOutOfMemory);
   CHECK(status.error().message.find("4096") != std::string::npos);
   CHECK(cache->stats().committed_bytes == 0);
+}
+
+TEST_CASE("cache: a static sequence takes all its memory at once and refuses more than that") {
+  const CacheGeometry geometry = Geometry({0});
+  auto cache = Cache::Open(geometry, {kF16, 0, ParseGrowth("static:max=320").value()}).value();
+  std::mt19937 random(21);
+  Sequence sequence = cache->Begin();
+  Store(geometry, random, 1, sequence);
+  CHECK(cache->stats().committed_bytes == 10 * geometry.BytesPerToken(kF16) * 32);
+  CHECK(cache->ResidentBytes().value() == cache->stats().committed_bytes);
+  Store(geometry, random, 319, sequence);
+  CHECK(cache->stats().num_stalls == 0);
+  const auto step = RandomStep(random, geometry, 1);
+  const Status refused = sequence.Prepare(step.tokens);
+  REQUIRE(!refused);
+  CHECK(refused.error().code == ErrorCode::kOutOfRange);
+  CHECK(sequence.num_tokens() == 320);
+}
+
+TEST_CASE("cache: memory is taken ahead as the policy says, and goes when the sequence does") {
+  const CacheGeometry geometry = Geometry({0});
+  auto cache = Cache::Open(geometry, {kF16, 0, ParseGrowth("dynamic:initial=640").value()}).value();
+  std::mt19937 random(22);
+  const size_t block_bytes = geometry.BytesPerToken(kF16) * 32;
+  {
+    Sequence sequence = cache->Begin();
+    Store(geometry, random, 1, sequence);
+    for (int i = 0; i < 2000 && cache->stats().committed_bytes < 20 * block_bytes; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    CHECK(cache->stats().committed_bytes == 20 * block_bytes);
+    CHECK(cache->ResidentBytes().value() == 20 * block_bytes);
+    for (int i = 0; i < 480; ++i) Store(geometry, random, 1, sequence);
+    CHECK(cache->stats().num_stalls <= 1);  // at most the first block
+    CHECK(sequence.growth().capacity_tokens == 640);
+  }
+  WaitForSpareToGo(*cache);
+  CHECK(cache->ResidentBytes().value() == 0);
 }
 
 }  // namespace

@@ -4,12 +4,15 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "codec/block_layout.h"
 #include "kernels/kernels.h"
 #include "kvist/cache.h"
+#include "policy/growth.h"
 #include "storage/block_pool.h"
+#include "storage/housekeeper.h"
 #include "storage/memory_budget.h"
 
 namespace kvist {
@@ -45,7 +48,9 @@ struct Cache::Core {
   const Kernels* const kernels;
   MemoryBudget budget;  // before the pools, which refund to it when they go
   std::vector<Group> groups;
-  std::vector<LayerPlace> places;  // [layer]
+  std::vector<LayerPlace> places;          // [layer]
+  SurvivalCurve lengths;                   // of the sequences so far
+  std::optional<Housekeeper> housekeeper;  // after the pools it keeps
   std::atomic<size_t> num_sequences{0};
   std::atomic<size_t> copied_bytes{0};
   std::atomic<size_t> peak_live_bytes{0};

@@ -11,7 +11,8 @@
 
 namespace kvist {
 
-Sequence::State::State(std::shared_ptr<Cache::Core> core_in) : core(std::move(core_in)) {
+Sequence::State::State(std::shared_ptr<Cache::Core> core_in)
+    : core(std::move(core_in)), growth(core->options.growth), expected_blocks(core->groups.size(), 0) {
   for (const Cache::Core::Group& group : core->groups) {
     tables.emplace_back(group.pool.get(), core->geometry.block_tokens);
   }
@@ -19,16 +20,69 @@ Sequence::State::State(std::shared_ptr<Cache::Core> core_in) : core(std::move(co
 }
 
 Sequence::State::State(const State& other)
-    : core(other.core), tokens(other.tokens), num_tokens(other.num_tokens), tables(other.tables) {
+    : core(other.core),
+      tokens(other.tokens),
+      num_tokens(other.num_tokens),
+      tables(other.tables),
+      growth(other.growth),
+      expected_blocks(core->groups.size(), 0) {
   core->num_sequences.fetch_add(1, std::memory_order_relaxed);
   ForgetStep();
 }
 
-Sequence::State::~State() { core->num_sequences.fetch_sub(1, std::memory_order_relaxed); }
+Sequence::State::~State() {
+  core->lengths.AddLength(num_tokens);
+  ForgetStep();
+  Expect(0);
+  tables.clear();
+  core->housekeeper->Wake();
+  core->num_sequences.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void Sequence::State::Expect(int64_t capacity_tokens) {
+  bool has_changed = false;
+  for (size_t i = 0; i < tables.size(); ++i) {
+    const int64_t window = core->groups[i].layout.window;
+    int64_t ahead = std::max<int64_t>(0, capacity_tokens - tables[i].end_position());
+    if (window > 0) ahead = std::min(ahead, window);  // what leaves the window makes room for the rest
+    const int64_t num_blocks = tables[i].NumBlocksAfterTail(ahead);
+    const int64_t change = num_blocks - std::exchange(expected_blocks[i], num_blocks);
+    if (change == 0) continue;
+    tables[i].pool()->Expect(change);
+    has_changed = true;
+  }
+  if (has_changed) core->housekeeper->Wake();
+}
+
+Status Sequence::State::TakeStaticCapacity(int64_t num_wanted_tokens) {
+  const GrowthOptions& options = core->options.growth;
+  if (options.kind != GrowthKind::kStatic) return {};
+  if (num_wanted_tokens > options.max_tokens) {
+    return Fail(ErrorCode::kOutOfRange, "a static sequence has room for " + std::to_string(options.max_tokens) +
+                                            " tokens, " + std::to_string(num_wanted_tokens) +
+                                            " are wanted; give growth a larger max, or choose a growing one");
+  }
+  if (!tokens.empty()) return {};
+  Expect(options.max_tokens);
+  for (Cache::Core::Group& group : core->groups) KVIST_TRY_VOID(group.pool->MakeExpectedReady());
+  return {};
+}
 
 void Sequence::State::ForgetStep() {
   tokens.resize(size_t(num_tokens));
   for (BlockTable& table : tables) table.Truncate(num_tokens);
+}
+
+void Sequence::State::CountResize() {
+  const BlockTable& table = tables.front();
+  const int64_t room = table.num_dropped_refs() + int64_t(table.refs().size()) + expected_blocks.front();
+  if (room > room_blocks && room_blocks > 0) ++num_resizes;
+  room_blocks = room;
+}
+
+void Sequence::State::FollowShrinking() {
+  Expect(growth.Shrink(num_tokens));
+  core->housekeeper->Wake();
 }
 
 Result<std::vector<std::vector<BlockId>>> Sequence::State::ReserveBlocks(int64_t num_tokens_in) const {
@@ -51,10 +105,10 @@ Status Sequence::State::CheckWindows(int64_t next_position, int64_t gap_position
     const int64_t first_needed = std::max<int64_t>(0, next_position - window + 1);
     const int64_t end_needed = std::min(gap_position, next_position);
     if (window == 0 || first_needed >= end_needed || tables[i].begin_position() <= first_needed) continue;
-    return Fail(ErrorCode::kFailedPrecondition,
-                "the layers with a sliding window of " + std::to_string(window) + " tokens no longer hold tokens " +
-                    std::to_string(first_needed) + " to " + std::to_string(tables[i].begin_position()) +
-                    "; begin a new sequence and compute it again");
+    return Fail(ErrorCode::kFailedPrecondition, "the layers with a sliding window of " + std::to_string(window) +
+                                                    " tokens no longer hold tokens " + std::to_string(first_needed) +
+                                                    " to " + std::to_string(tables[i].begin_position()) +
+                                                    "; begin a new sequence and compute it again");
   }
   return {};
 }
@@ -64,15 +118,27 @@ Sequence::Sequence(Sequence&&) noexcept = default;
 Sequence& Sequence::operator=(Sequence&&) noexcept = default;
 Sequence::~Sequence() = default;
 
-int64_t Sequence::num_tokens() const { return state_->num_tokens; }
-std::span<const Token> Sequence::tokens() const { return {state_->tokens.data(), size_t(state_->num_tokens)}; }
-int64_t Sequence::num_prepared_tokens() const { return int64_t(state_->tokens.size()) - state_->num_tokens; }
+int64_t Sequence::num_tokens() const {
+  return state_->num_tokens;
+}
+std::span<const Token> Sequence::tokens() const {
+  return {state_->tokens.data(), size_t(state_->num_tokens)};
+}
+int64_t Sequence::num_prepared_tokens() const {
+  return int64_t(state_->tokens.size()) - state_->num_tokens;
+}
+
+SequenceGrowth Sequence::growth() const {
+  return {state_->growth.capacity(), state_->num_resizes, state_->growth.mean_growth(),
+          state_->growth.growth_variance()};
+}
 
 Status Sequence::Prepare(std::span<const Token> tokens) {
   if (tokens.empty()) return Fail(ErrorCode::kInvalidArgument, "a step needs at least one token");
   state_->ForgetStep();
   Cache::Core& core = *state_->core;
   const auto num_tokens = int64_t(tokens.size());
+  KVIST_TRY_VOID(state_->TakeStaticCapacity(state_->num_tokens + num_tokens));
   auto fresh = state_->ReserveBlocks(num_tokens);
   if (!fresh) {
     for (Cache::Core::Group& group : core.groups) group.pool->Trim();  // spare blocks of the other groups
@@ -86,6 +152,8 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
   state_->tokens.insert(state_->tokens.end(), tokens.begin(), tokens.end());
   state_->attend_space.Resize(core.geometry, int64_t(tokens.size()), state_->tables);
   core.NotePeak();
+  state_->Expect(state_->growth.Grow(int64_t(state_->tokens.size()), num_tokens, core.lengths));
+  state_->CountResize();
   return {};
 }
 
@@ -117,11 +185,13 @@ void Sequence::Commit() {
   state_->num_tokens = int64_t(state_->tokens.size());
   for (size_t i = 0; i < state_->tables.size(); ++i) {
     const int64_t window = state_->core->groups[i].layout.window;
-    if (window > 0) state_->tables[i].DropBefore(state_->num_tokens - window + 1);
+    if (window > 0 && state_->tables[i].DropBefore(state_->num_tokens - window + 1)) state_->core->housekeeper->Wake();
   }
 }
 
-Sequence Sequence::Fork() const { return Sequence(std::make_unique<State>(*state_)); }
+Sequence Sequence::Fork() const {
+  return Sequence(std::make_unique<State>(*state_));
+}
 
 Status Sequence::Truncate(int64_t num_tokens) {
   if (num_tokens < 0 || num_tokens > state_->num_tokens) {
@@ -131,6 +201,7 @@ Status Sequence::Truncate(int64_t num_tokens) {
   KVIST_TRY_VOID(state_->CheckWindows(num_tokens, INT64_MAX));
   state_->num_tokens = num_tokens;
   state_->ForgetStep();
+  state_->FollowShrinking();
   return {};
 }
 
@@ -145,6 +216,7 @@ Status Sequence::Remove(int64_t begin, int64_t end) {
   for (BlockTable& table : state_->tables) table.Remove(begin, end);
   state_->tokens.erase(state_->tokens.begin() + begin, state_->tokens.begin() + end);
   state_->num_tokens -= end - begin;
+  state_->FollowShrinking();
   return {};
 }
 

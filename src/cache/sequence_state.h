@@ -8,6 +8,7 @@
 #include "cache/attend.h"
 #include "cache/core.h"
 #include "kvist/cache.h"
+#include "policy/growth.h"
 #include "storage/block_table.h"
 
 namespace kvist {
@@ -25,11 +26,22 @@ struct Sequence::State {
   // gap_position and after is as far from the query as it is today.
   Status CheckWindows(int64_t next_position, int64_t gap_position) const;
 
+  // Takes memory ahead as the growth policy says, or lets go of what was.
+  void Expect(int64_t capacity_tokens);
+  void CountResize();
+  void FollowShrinking();  // after tokens have gone
+  // All of a static sequence's memory when it begins; whether so many tokens fit.
+  Status TakeStaticCapacity(int64_t num_wanted_tokens);
+
   std::shared_ptr<Cache::Core> core;
-  std::vector<Token> tokens;        // stored, then prepared
-  int64_t num_tokens = 0;           // stored
-  std::vector<BlockTable> tables;   // [group], with room for the prepared tokens
+  std::vector<Token> tokens;       // stored, then prepared
+  int64_t num_tokens = 0;          // stored
+  std::vector<BlockTable> tables;  // [group], with room for the prepared tokens
   AttendSpace attend_space;
+  GrowthPredictor growth;
+  int64_t num_resizes = 0;
+  int64_t room_blocks = 0;               // of the first group, used and expected, at the last step
+  std::vector<int64_t> expected_blocks;  // [group] that the pool was told to expect for this sequence
 };
 
 }  // namespace kvist

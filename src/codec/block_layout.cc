@@ -10,15 +10,17 @@
 namespace kvist {
 namespace {
 
-size_t RoundUp(size_t bytes, size_t multiple) { return (bytes + multiple - 1) / multiple * multiple; }
+size_t RoundUp(size_t bytes, size_t multiple) {
+  return (bytes + multiple - 1) / multiple * multiple;
+}
 
 void AddLayer(const CacheGeometry& geometry, Form form, int index, BlockLayout& group) {
   const LayerGeometry& layer = geometry.layers[size_t(index)];
   auto tile_bytes = [&](Codec codec, int dim) {
     return RoundUp(CodecBytes(codec, size_t(dim) * size_t(geometry.block_tokens)), 64);
   };
-  group.layers.push_back({index, group.block_bytes, tile_bytes(form.k, layer.key_dim),
-                          tile_bytes(form.v, layer.value_dim)});
+  group.layers.push_back(
+      {index, group.block_bytes, tile_bytes(form.k, layer.key_dim), tile_bytes(form.v, layer.value_dim)});
   group.block_bytes += size_t(layer.num_kv_heads) * group.layers.back().lane_bytes();
 }
 

@@ -14,15 +14,15 @@ namespace kvist {
 // reads one right after the other.
 struct BlockLayout {
   struct Layer {
-    int layer = 0;                // index in the geometry
-    size_t offset_bytes = 0;      // of KV head 0's K tile in the block
+    int layer = 0;            // index in the geometry
+    size_t offset_bytes = 0;  // of KV head 0's K tile in the block
     size_t k_tile_bytes = 0;
     size_t v_tile_bytes = 0;
     size_t lane_bytes() const { return k_tile_bytes + v_tile_bytes; }
     size_t k_offset_bytes(int kv_head) const { return offset_bytes + size_t(kv_head) * lane_bytes(); }
     size_t v_offset_bytes(int kv_head) const { return k_offset_bytes(kv_head) + k_tile_bytes; }
   };
-  int window = 0;          // of every layer of the group; 0: full attention
+  int window = 0;  // of every layer of the group; 0: full attention
   std::vector<Layer> layers;
   size_t block_bytes = 0;  // whole operating-system pages
 };

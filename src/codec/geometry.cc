@@ -18,14 +18,14 @@ Result<Codec> ParseCodec(std::string_view name) {
     if (name == CodecName(codec)) return codec;
     known += std::string(known.empty() ? "" : ", ") + CodecName(codec);
   }
-  return Fail(ErrorCode::kInvalidArgument, "unknown form '" + std::string(name) + "'; known: " + known +
-                                               "; K and V apart as in f16/bf16");
+  return Fail(ErrorCode::kInvalidArgument,
+              "unknown form '" + std::string(name) + "'; known: " + known + "; K and V apart as in f16/bf16");
 }
 
 Status CheckRope(const RopeSpec& rope, int key_dim, const std::string& where) {
   if (rope.dims < 0 || rope.dims > key_dim || rope.dims % 2 != 0) {
-    return Fail(ErrorCode::kInvalidArgument, where + "rope.dims must be even and between 0 and key_dim, is " +
-                                                 std::to_string(rope.dims));
+    return Fail(ErrorCode::kInvalidArgument,
+                where + "rope.dims must be even and between 0 and key_dim, is " + std::to_string(rope.dims));
   }
   if (rope.dims > 0 && !(rope.base > 0 && std::isfinite(rope.base) && std::isfinite(rope.position_scale))) {
     return Fail(ErrorCode::kInvalidArgument, where + "rope.base must be a positive number");
@@ -43,8 +43,8 @@ Status CheckLayer(const LayerGeometry& layer, size_t index) {
   const std::string where = "layer " + std::to_string(index) + ": ";
   auto head_dim_is_fine = [](int dim) { return dim > 0 && dim <= kMaxHeadDim && dim % 8 == 0; };
   if (layer.num_kv_heads < 1 || layer.num_kv_heads > 1024) {
-    return Fail(ErrorCode::kInvalidArgument, where + "num_kv_heads must be between 1 and 1024, is " +
-                                                 std::to_string(layer.num_kv_heads));
+    return Fail(ErrorCode::kInvalidArgument,
+                where + "num_kv_heads must be between 1 and 1024, is " + std::to_string(layer.num_kv_heads));
   }
   if (layer.num_query_heads < 1 || layer.num_query_heads > 1024 || layer.num_query_heads % layer.num_kv_heads != 0) {
     return Fail(ErrorCode::kInvalidArgument, where + "num_query_heads must be a multiple of num_kv_heads (" +

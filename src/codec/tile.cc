@@ -41,28 +41,45 @@ void CopyStrided(Codec codec, const std::byte* from, size_t from_stride, std::by
 
 const char* CodecName(Codec codec) {
   switch (codec) {
-    case Codec::kF32: return "f32";
-    case Codec::kF16: return "f16";
-    case Codec::kBf16: return "bf16";
+    case Codec::kF32:
+      return "f32";
+    case Codec::kF16:
+      return "f16";
+    case Codec::kBf16:
+      return "bf16";
   }
   return "unknown";
 }
 
-size_t CodecBytes(Codec codec, size_t num_values) { return num_values * (codec == Codec::kF32 ? 4 : 2); }
+size_t CodecBytes(Codec codec, size_t num_values) {
+  return num_values * (codec == Codec::kF32 ? 4 : 2);
+}
 
 void Encode(Codec codec, const float* values, size_t n, std::byte* out) {
   switch (codec) {
-    case Codec::kF32: std::memcpy(out, values, n * sizeof(float)); break;
-    case Codec::kF16: EncodeWith<uint16_t>(F32ToF16, values, n, out); break;
-    case Codec::kBf16: EncodeWith<uint16_t>(F32ToBf16, values, n, out); break;
+    case Codec::kF32:
+      std::memcpy(out, values, n * sizeof(float));
+      break;
+    case Codec::kF16:
+      EncodeWith<uint16_t>(F32ToF16, values, n, out);
+      break;
+    case Codec::kBf16:
+      EncodeWith<uint16_t>(F32ToBf16, values, n, out);
+      break;
   }
 }
 
 void Decode(Codec codec, const std::byte* stored, size_t n, float* out) {
   switch (codec) {
-    case Codec::kF32: std::memcpy(out, stored, n * sizeof(float)); break;
-    case Codec::kF16: DecodeWith<uint16_t>(F16ToF32, stored, n, out); break;
-    case Codec::kBf16: DecodeWith<uint16_t>(Bf16ToF32, stored, n, out); break;
+    case Codec::kF32:
+      std::memcpy(out, stored, n * sizeof(float));
+      break;
+    case Codec::kF16:
+      DecodeWith<uint16_t>(F16ToF32, stored, n, out);
+      break;
+    case Codec::kBf16:
+      DecodeWith<uint16_t>(Bf16ToF32, stored, n, out);
+      break;
   }
 }
 

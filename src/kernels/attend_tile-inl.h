@@ -39,21 +39,26 @@ inline Vec ExpNonPositive(Vec x) {
   return ZeroWhereBelow(x, -87.3f, Mul(p, PowerOfTwo(n)));
 }
 
+// The next tile comes in while this one is computed: its first half while scores are, its second while values are
+// added, a little at each of so many turns of the inner loop. Asking for all at once would wait for it.
+inline size_t PrefetchStride(const TileStep& step, int num_turns) {
+  return step.prefetch == nullptr ? 0 : step.prefetch_bytes / 2 / size_t(num_turns);
+}
+
 // scores[row][slot] = q . k, channel by channel in one accumulator a score.
 template <int kRows, int kVecs, class Numbers>
 void Score(const TileStep& step, int row, float (*scores)[kMaxBlockTokens]) {
   const auto* k = reinterpret_cast<const typename Numbers::Number*>(step.k);
   const float* q = step.queries + size_t(row) * size_t(step.key_dim);
-  const size_t prefetch_stride = step.prefetch == nullptr ? 0 : step.prefetch_bytes / size_t(step.key_dim);
+  const std::byte* prefetch = step.prefetch;
+  const size_t prefetch_stride = PrefetchStride(step, step.block_tokens / (kVecs * Vec::kLanes) * step.key_dim);
   for (int slot = 0; slot < step.block_tokens; slot += kVecs * Vec::kLanes) {
     Vec sums[kRows][kVecs];
     for (auto& of_row : sums)
       for (Vec& sum : of_row) sum = Vec::Zero();
     for (int c = 0; c < step.key_dim; ++c) {
-      // The next tile comes in while this one is computed, a few lines a channel.
-      if (slot == 0)
-        for (size_t line = 0; line < prefetch_stride; line += 64)
-          __builtin_prefetch(step.prefetch + size_t(c) * prefetch_stride + line);
+      __builtin_prefetch(prefetch);
+      prefetch += prefetch_stride;
       Vec keys[kVecs];
       for (int j = 0; j < kVecs; ++j)
         keys[j] = Numbers::Load(k + size_t(c) * size_t(step.block_tokens) + size_t(slot + j * Vec::kLanes));
@@ -78,7 +83,8 @@ inline void Weigh(const TileStep& step, int row, float* scores) {
     largest_lanes = Max(largest_lanes, Vec::Load(scores + slot));
   const float tile_largest = ReduceMax(largest_lanes), so_far = step.rows.largest[row];
   if (tile_largest > so_far) {
-    const float scale = so_far == kEmptySoftmax ? 0.0f : ReduceMax(ExpNonPositive(Vec::Broadcast(so_far - tile_largest)));
+    const float scale =
+        so_far == kEmptySoftmax ? 0.0f : ReduceMax(ExpNonPositive(Vec::Broadcast(so_far - tile_largest)));
     float* output = step.rows.output + size_t(row) * size_t(step.value_dim);
     for (int i = 0; i < step.value_dim; ++i) output[i] *= scale;
     step.rows.sum[row] *= scale;
@@ -97,14 +103,22 @@ inline void Weigh(const TileStep& step, int row, float* scores) {
 
 // output[row] += weights[row][slot] * v[slot] for channels [channel, channel + kVecs * kLanes).
 template <int kRows, int kVecs, class Numbers>
-void AddValues(const TileStep& step, int row, int channel, int first, int end, const float (*weights)[kMaxBlockTokens]) {
+void AddValues(const TileStep& step, int row, int channel, int first, int end,
+               const float (*weights)[kMaxBlockTokens]) {
   const auto* v = reinterpret_cast<const typename Numbers::Number*>(step.v) + channel;
   float* output = step.rows.output + size_t(row) * size_t(step.value_dim) + channel;
   Vec sums[kRows][kVecs];
   for (int r = 0; r < kRows; ++r)
     for (int j = 0; j < kVecs; ++j)
       sums[r][j] = Vec::Load(output + size_t(r) * size_t(step.value_dim) + size_t(j * Vec::kLanes));
+  const size_t prefetch_stride = PrefetchStride(step, step.value_dim / (kVecs * Vec::kLanes) * step.block_tokens);
+  const std::byte* prefetch = step.prefetch == nullptr
+                                  ? nullptr
+                                  : step.prefetch + step.prefetch_bytes / 2 +
+                                        size_t(channel / (kVecs * Vec::kLanes) * step.block_tokens) * prefetch_stride;
   for (int slot = first; slot < end; ++slot) {
+    __builtin_prefetch(prefetch);
+    prefetch += prefetch_stride;
     Vec values[kVecs];
     for (int j = 0; j < kVecs; ++j)
       values[j] = Numbers::Load(v + size_t(slot) * size_t(step.value_dim) + size_t(j * Vec::kLanes));
@@ -179,17 +193,23 @@ void AttendAllRows(const TileStep& step, int row) {
 template <class KNumbers>
 void AttendTileOfK(const TileStep& step) {
   switch (step.v_codec) {
-    case Codec::kF32: return AttendAllRows<kRowsAtOnce, KNumbers, NumbersF32>(step, 0);
-    case Codec::kF16: return AttendAllRows<kRowsAtOnce, KNumbers, NumbersF16>(step, 0);
-    case Codec::kBf16: return AttendAllRows<kRowsAtOnce, KNumbers, NumbersBf16>(step, 0);
+    case Codec::kF32:
+      return AttendAllRows<kRowsAtOnce, KNumbers, NumbersF32>(step, 0);
+    case Codec::kF16:
+      return AttendAllRows<kRowsAtOnce, KNumbers, NumbersF16>(step, 0);
+    case Codec::kBf16:
+      return AttendAllRows<kRowsAtOnce, KNumbers, NumbersBf16>(step, 0);
   }
 }
 
 void AttendTile(const TileStep& step) {
   switch (step.k_codec) {
-    case Codec::kF32: return AttendTileOfK<NumbersF32>(step);
-    case Codec::kF16: return AttendTileOfK<NumbersF16>(step);
-    case Codec::kBf16: return AttendTileOfK<NumbersBf16>(step);
+    case Codec::kF32:
+      return AttendTileOfK<NumbersF32>(step);
+    case Codec::kF16:
+      return AttendTileOfK<NumbersF16>(step);
+    case Codec::kBf16:
+      return AttendTileOfK<NumbersBf16>(step);
   }
 }
 
@@ -203,9 +223,12 @@ void DecodeNumbers(const std::byte* stored, size_t n, float* out) {
 
 void DecodeVectors(Codec codec, const std::byte* stored, size_t n, float* out) {
   switch (codec) {
-    case Codec::kF32: return DecodeNumbers<NumbersF32>(stored, n, out);
-    case Codec::kF16: return DecodeNumbers<NumbersF16>(stored, n, out);
-    case Codec::kBf16: return DecodeNumbers<NumbersBf16>(stored, n, out);
+    case Codec::kF32:
+      return DecodeNumbers<NumbersF32>(stored, n, out);
+    case Codec::kF16:
+      return DecodeNumbers<NumbersF16>(stored, n, out);
+    case Codec::kBf16:
+      return DecodeNumbers<NumbersBf16>(stored, n, out);
   }
 }
 

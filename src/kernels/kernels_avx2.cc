@@ -30,16 +30,30 @@ struct Vec {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
   }
 };
-inline void Store(float* p, Vec a) { _mm256_storeu_ps(p, a.r); }
+inline void Store(float* p, Vec a) {
+  _mm256_storeu_ps(p, a.r);
+}
 inline void StoreF16(uint16_t* p, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.r, _MM_FROUND_TO_NEAREST_INT));
 }
-inline Vec Fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.r, b.r, c.r)}; }
-inline Vec Mul(Vec a, Vec b) { return {_mm256_mul_ps(a.r, b.r)}; }
-inline Vec Add(Vec a, Vec b) { return {_mm256_add_ps(a.r, b.r)}; }
-inline Vec Sub(Vec a, Vec b) { return {_mm256_sub_ps(a.r, b.r)}; }
-inline Vec Max(Vec a, Vec b) { return {_mm256_max_ps(a.r, b.r)}; }
-inline Vec Round(Vec a) { return {_mm256_round_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Vec Fma(Vec a, Vec b, Vec c) {
+  return {_mm256_fmadd_ps(a.r, b.r, c.r)};
+}
+inline Vec Mul(Vec a, Vec b) {
+  return {_mm256_mul_ps(a.r, b.r)};
+}
+inline Vec Add(Vec a, Vec b) {
+  return {_mm256_add_ps(a.r, b.r)};
+}
+inline Vec Sub(Vec a, Vec b) {
+  return {_mm256_sub_ps(a.r, b.r)};
+}
+inline Vec Max(Vec a, Vec b) {
+  return {_mm256_max_ps(a.r, b.r)};
+}
+inline Vec Round(Vec a) {
+  return {_mm256_round_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
 inline Vec PowerOfTwo(Vec n) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.r), _mm256_set1_epi32(127));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};

@@ -34,16 +34,30 @@ struct Vec {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
   }
 };
-inline void Store(float* p, Vec a) { _mm512_storeu_ps(p, a.r); }
+inline void Store(float* p, Vec a) {
+  _mm512_storeu_ps(p, a.r);
+}
 inline void StoreF16(uint16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.r, _MM_FROUND_TO_NEAREST_INT));
 }
-inline Vec Fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.r, b.r, c.r)}; }
-inline Vec Mul(Vec a, Vec b) { return {_mm512_mul_ps(a.r, b.r)}; }
-inline Vec Add(Vec a, Vec b) { return {_mm512_add_ps(a.r, b.r)}; }
-inline Vec Sub(Vec a, Vec b) { return {_mm512_sub_ps(a.r, b.r)}; }
-inline Vec Max(Vec a, Vec b) { return {_mm512_max_ps(a.r, b.r)}; }
-inline Vec Round(Vec a) { return {_mm512_roundscale_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Vec Fma(Vec a, Vec b, Vec c) {
+  return {_mm512_fmadd_ps(a.r, b.r, c.r)};
+}
+inline Vec Mul(Vec a, Vec b) {
+  return {_mm512_mul_ps(a.r, b.r)};
+}
+inline Vec Add(Vec a, Vec b) {
+  return {_mm512_add_ps(a.r, b.r)};
+}
+inline Vec Sub(Vec a, Vec b) {
+  return {_mm512_sub_ps(a.r, b.r)};
+}
+inline Vec Max(Vec a, Vec b) {
+  return {_mm512_max_ps(a.r, b.r)};
+}
+inline Vec Round(Vec a) {
+  return {_mm512_roundscale_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
 inline Vec PowerOfTwo(Vec n) {
   const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.r), _mm512_set1_epi32(127));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
@@ -51,8 +65,12 @@ inline Vec PowerOfTwo(Vec n) {
 inline Vec ZeroWhereBelow(Vec x, float limit, Vec a) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.r, _mm512_set1_ps(limit), _CMP_GE_OQ), a.r)};
 }
-inline float ReduceMax(Vec a) { return _mm512_reduce_max_ps(a.r); }
-inline float ReduceAdd(Vec a) { return _mm512_reduce_add_ps(a.r); }
+inline float ReduceMax(Vec a) {
+  return _mm512_reduce_max_ps(a.r);
+}
+inline float ReduceAdd(Vec a) {
+  return _mm512_reduce_add_ps(a.r);
+}
 
 #include "kernels/attend_tile-inl.h"
 

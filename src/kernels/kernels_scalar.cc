@@ -24,10 +24,18 @@ struct Vec {
     return result;
   }
   static Vec Zero() { return Broadcast(0.0f); }
-  static Vec Broadcast(float x) { return Each([=](int) { return x; }); }
-  static Vec Load(const float* p) { return Each([=](int i) { return p[i]; }); }
-  static Vec LoadF16(const uint16_t* p) { return Each([=](int i) { return F16ToF32(p[i]); }); }
-  static Vec LoadBf16(const uint16_t* p) { return Each([=](int i) { return Bf16ToF32(p[i]); }); }
+  static Vec Broadcast(float x) {
+    return Each([=](int) { return x; });
+  }
+  static Vec Load(const float* p) {
+    return Each([=](int i) { return p[i]; });
+  }
+  static Vec LoadF16(const uint16_t* p) {
+    return Each([=](int i) { return F16ToF32(p[i]); });
+  }
+  static Vec LoadBf16(const uint16_t* p) {
+    return Each([=](int i) { return Bf16ToF32(p[i]); });
+  }
 };
 inline void Store(float* p, const Vec& a) {
   for (int i = 0; i < Vec::kLanes; ++i) p[i] = a.lane[i];

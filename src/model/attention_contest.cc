@@ -42,9 +42,14 @@ class GraphContestant : public AttentionContestant {
   explicit GraphContestant(const AttentionTask& task) : task_(task) {}
 
   double RunOnce() override {
+    // Between runs the threads sleep: spinning, as they do for a while otherwise, they would slow the other
+    // contestants.
+    ggml_threadpool_resume(pool_.get());
     const auto start = std::chrono::steady_clock::now();
     KVIST_CHECK(ggml_backend_graph_compute(backend_.get(), graph_) == GGML_STATUS_SUCCESS);
-    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    const auto end = std::chrono::steady_clock::now();
+    ggml_threadpool_pause(pool_.get());
+    return std::chrono::duration<double, std::milli>(end - start).count();
   }
 
   std::vector<float> FirstLayerOutput() const override {
@@ -130,9 +135,7 @@ class KvistContestant : public GraphContestant {
     return {};
   }
 
-  size_t num_bytes_read() const override {
-    return task_.geometry.BytesPerToken(form_) * size_t(num_tokens());
-  }
+  size_t num_bytes_read() const override { return task_.geometry.BytesPerToken(form_) * size_t(num_tokens()); }
 
  private:
   struct LayerCall {
@@ -250,15 +253,15 @@ Result<std::unique_ptr<AttentionContestant>> AttentionContestant::OpenKvist(cons
 }
 
 Result<std::unique_ptr<AttentionContestant>> AttentionContestant::OpenGgml(const AttentionTask& task,
-                                                                          std::string_view type) {
+                                                                           std::string_view type) {
   for (const ggml_type known : {GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) {
     if (type != ggml_type_name(known)) continue;
     auto contestant = std::make_unique<GgmlContestant>(task, known);
     KVIST_TRY_VOID(contestant->Open());
     return contestant;
   }
-  return Fail(ErrorCode::kInvalidArgument, "ggml has no KV type '" + std::string(type) +
-                                               "' to compare with; known: f16, f32, bf16, q8_0, q4_0");
+  return Fail(ErrorCode::kInvalidArgument,
+              "ggml has no KV type '" + std::string(type) + "' to compare with; known: f16, f32, bf16, q8_0, q4_0");
 }
 
 }  // namespace kvist

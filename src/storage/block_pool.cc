@@ -10,6 +10,8 @@ namespace {
 
 // Keeps resident memory within 2 % of what is live.
 constexpr size_t kLiveBlocksPerSpareBlock = 64;
+// What was just freed may wait for its next use only up to this share of what is live; the rest goes back at once.
+constexpr size_t kLiveBlocksPerWaitingBlock = 8;
 
 }  // namespace
 
@@ -17,6 +19,8 @@ Result<std::unique_ptr<BlockPool>> BlockPool::Open(size_t block_bytes, size_t ma
   KVIST_CHECK(block_bytes > 0 && block_bytes % PageBytes() == 0);
   max_blocks = std::min<size_t>(max_blocks, UINT32_MAX);
   KVIST_TRY(AddressRange range, AddressRange::Reserve(block_bytes * max_blocks));
+  // docs/decisions/003-memory-ahead.md: four times as fast to take, where blocks are so large that none is wasted.
+  if (block_bytes % kHugePageBytes == 0) range.AskForHugePages();
   return std::unique_ptr<BlockPool>(new BlockPool(std::move(range), block_bytes, max_blocks, budget));
 }
 
@@ -29,13 +33,14 @@ BlockPool::~BlockPool() {
 }
 
 Result<BlockId> BlockPool::Allocate() {
-  const std::lock_guard lock(mutex_);
+  Lock lock(mutex_);
   BlockId block;
   if (!spare_.empty()) {
     block = spare_.back();
     spare_.pop_back();
   } else {
     KVIST_TRY(block, Commit(lock));
+    ++stats_.num_stalls;
   }
   reference_counts_[block.index] = 1;
   ++stats_.cumulative_blocks;
@@ -43,71 +48,124 @@ Result<BlockId> BlockPool::Allocate() {
   return block;
 }
 
-Result<BlockId> BlockPool::Commit(const std::lock_guard<std::mutex>&) {
-  if (!budget_->Charge(block_bytes_)) {
-    return Fail(ErrorCode::kOutOfMemory, "the KV budget of " + std::to_string(budget_->limit_bytes()) +
-                                             " bytes is used up (" + std::to_string(budget_->used_bytes()) +
-                                             " in use, " + std::to_string(block_bytes_) + " wanted)");
-  }
-  BlockId block;
-  if (!returned_.empty()) {
-    block = returned_.back();  // still readable and writable: memory comes back at the first touch
-    returned_.pop_back();
-  } else {
-    block.index = uint32_t(reference_counts_.size());
-    Status committed = block.index < max_blocks_
-                           ? range_.Commit(size_t(block.index) * block_bytes_, block_bytes_)
-                           : Fail(ErrorCode::kOutOfMemory, "the reserved address range is used up");
-    if (!committed) {
-      budget_->Refund(block_bytes_);
-      return std::unexpected(committed.error());
+Result<BlockId> BlockPool::Commit(Lock& lock) {
+  if (budget_->Charge(block_bytes_)) return CommitCharged(lock);
+  return Fail(ErrorCode::kOutOfMemory, "the KV budget of " + std::to_string(budget_->limit_bytes()) +
+                                           " bytes is used up (" + std::to_string(budget_->used_bytes()) + " in use, " +
+                                           std::to_string(block_bytes_) + " wanted)");
+}
+
+Result<BlockId> BlockPool::CommitCharged(Lock& lock) {
+  Result<BlockId> block = TakeAddress(lock);
+  if (block) {
+    lock.unlock();
+    const Status ready = range_.Populate(size_t(block->index) * block_bytes_, block_bytes_);
+    lock.lock();
+    if (!ready) {
+      returned_.push_back(*block);
+      block = std::unexpected(ready.error());
     }
-    reference_counts_.push_back(0);
+  }
+  if (!block) {
+    budget_->Refund(block_bytes_);
+    return block;
   }
   ++stats_.num_commits;
   stats_.peak_committed_blocks = std::max(stats_.peak_committed_blocks, ++stats_.num_committed_blocks);
   return block;
 }
 
+Result<BlockId> BlockPool::TakeAddress(const Lock&) {
+  if (!returned_.empty()) {
+    const BlockId block = returned_.back();
+    returned_.pop_back();
+    return block;
+  }
+  const BlockId block{uint32_t(reference_counts_.size())};
+  if (block.index == max_blocks_) return Fail(ErrorCode::kOutOfMemory, "the reserved address range is used up");
+  KVIST_TRY_VOID(range_.Commit(size_t(block.index) * block_bytes_, block_bytes_));
+  reference_counts_.push_back(0);
+  return block;
+}
+
 void BlockPool::AddReference(BlockId block) {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   KVIST_CHECK(reference_counts_[block.index] > 0);
   ++reference_counts_[block.index];
 }
 
 void BlockPool::Release(BlockId block) {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   KVIST_CHECK(reference_counts_[block.index] > 0);
   if (--reference_counts_[block.index] > 0) return;
   --stats_.num_live_blocks;
   spare_.push_back(block);
-  TrimTo(stats_.num_live_blocks / kLiveBlocksPerSpareBlock, lock);
+}
+
+size_t BlockPool::NumWantedSpares(const Lock&) const {
+  return std::max(size_t(std::max<int64_t>(num_expected_, 0)), stats_.num_live_blocks / kLiveBlocksPerSpareBlock);
+}
+
+void BlockPool::Expect(int64_t num_more_blocks) {
+  const Lock lock(mutex_);
+  num_expected_ += num_more_blocks;
+}
+
+Status BlockPool::MakeExpectedReady() {
+  Lock lock(mutex_);
+  while (int64_t(spare_.size()) < num_expected_) {
+    KVIST_TRY(const BlockId block, Commit(lock));
+    spare_.push_back(block);
+  }
+  return {};
+}
+
+std::optional<BlockPool::Clock::time_point> BlockPool::Tidy(Clock::time_point now) {
+  Lock lock(mutex_);
+  while (int64_t(spare_.size()) < num_expected_) {
+    if (!budget_->ChargeAhead(block_bytes_)) break;
+    const Result<BlockId> block = CommitCharged(lock);
+    if (!block) break;  // whoever needs the block will be told
+    spare_.push_back(*block);
+  }
+  while (spare_.size() > NumWantedSpares(lock) + stats_.num_live_blocks / kLiveBlocksPerWaitingBlock) {
+    GiveBackSpare(lock);
+  }
+  if (spare_.size() <= NumWantedSpares(lock)) {
+    excess_since_.reset();
+    return std::nullopt;
+  }
+  if (!excess_since_) excess_since_ = now;
+  if (now < *excess_since_ + kSpareTime) return *excess_since_ + kSpareTime;
+  while (spare_.size() > NumWantedSpares(lock)) GiveBackSpare(lock);
+  excess_since_.reset();
+  return std::nullopt;
 }
 
 void BlockPool::Trim() {
-  const std::lock_guard lock(mutex_);
-  TrimTo(0, lock);
+  Lock lock(mutex_);
+  while (!spare_.empty()) GiveBackSpare(lock);
 }
 
-void BlockPool::TrimTo(size_t num_spare, const std::lock_guard<std::mutex>&) {
-  while (spare_.size() > num_spare) {
-    const BlockId block = spare_.back();
-    range_.Decommit(size_t(block.index) * block_bytes_, block_bytes_);
-    spare_.pop_back();
-    returned_.push_back(block);
-    --stats_.num_committed_blocks;
-    ++stats_.num_decommits;
-    budget_->Refund(block_bytes_);
-  }
+void BlockPool::GiveBackSpare(Lock& lock) {
+  const BlockId block = spare_.back();
+  spare_.pop_back();
+  lock.unlock();
+  range_.Decommit(size_t(block.index) * block_bytes_, block_bytes_);
+  lock.lock();
+  returned_.push_back(block);
+  --stats_.num_committed_blocks;
+  ++stats_.num_decommits;
+  budget_->Refund(block_bytes_);
 }
 
 bool BlockPool::IsShared(BlockId block) const {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   return reference_counts_[block.index] > 1;
 }
 
 BlockPoolStats BlockPool::stats() const {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   return stats_;
 }
 

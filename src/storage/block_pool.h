@@ -2,10 +2,12 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "base/address_range.h"
@@ -28,14 +30,21 @@ struct BlockPoolStats {
   size_t cumulative_blocks = 0;  // allocations ever
   size_t num_commits = 0;
   size_t num_decommits = 0;
+  size_t num_stalls = 0;  // allocations that found no spare block and waited for the system
 };
 
 // Hands out fixed-size blocks from one reserved address range and takes them back when their last reference is gone.
-// Growing commits more of the range; nothing is copied, so a block's address never changes while it is held. Freed
-// blocks go back to the operating system, but for a few spare ones (1/64 of the live) that wait for the next Allocate.
-// Thread-safe. Allocate and Release are O(1) plus a system call whenever no spare block is there.
+// Growing commits more of the range; nothing is copied, so a block's address never changes while it is held. A block
+// that is handed out has its memory: writing to it never waits for a page.
+// Spare blocks wait for the next Allocate: as many as are expected, or 1/64 of the live if that is more. What is over
+// goes back to the operating system: what is more than 1/8 of the live at once, the rest when nobody has wanted it for
+// kSpareTime. Tidy does all this; somebody has to call it (Housekeeper).
+// Thread-safe. Allocate and Release are O(1) plus system calls whenever no spare block is there.
 class BlockPool {
  public:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds kSpareTime{200};
+
   // block_bytes: whole pages. The budget is charged for committed blocks and must outlive the pool.
   static Result<std::unique_ptr<BlockPool>> Open(size_t block_bytes, size_t max_blocks, MemoryBudget* budget);
   ~BlockPool();
@@ -47,6 +56,13 @@ class BlockPool {
   void Release(BlockId block);
   bool IsShared(BlockId block) const;  // more than one reference
 
+  // Changes how many blocks are expected to be allocated soon.
+  void Expect(int64_t num_more_blocks);
+  // Makes all expected blocks ready now. kOutOfMemory when there is no room for them; what is ready stays.
+  Status MakeExpectedReady();
+  // Makes expected blocks ready and gives back spare ones whose time is over. Returns when there will be more to do;
+  // nothing when there won't be without a call of another function.
+  std::optional<Clock::time_point> Tidy(Clock::time_point now);
   // Gives all spare blocks back, so that another pool of the same budget can have them.
   void Trim();
 
@@ -57,9 +73,13 @@ class BlockPool {
   Result<size_t> ResidentBytes() const { return range_.ResidentBytes(); }
 
  private:
+  using Lock = std::unique_lock<std::mutex>;
   BlockPool(AddressRange range, size_t block_bytes, size_t max_blocks, MemoryBudget* budget);
-  Result<BlockId> Commit(const std::lock_guard<std::mutex>&);
-  void TrimTo(size_t num_spare, const std::lock_guard<std::mutex>&);
+  Result<BlockId> Commit(Lock& lock);  // lets go of the lock while the system works
+  Result<BlockId> CommitCharged(Lock& lock);
+  Result<BlockId> TakeAddress(const Lock& lock);
+  void GiveBackSpare(Lock& lock);  // likewise; one block
+  size_t NumWantedSpares(const Lock&) const;
 
   AddressRange range_;
   const size_t block_bytes_;
@@ -69,6 +89,8 @@ class BlockPool {
   std::vector<uint32_t> reference_counts_;  // of every block ever committed
   std::vector<BlockId> spare_;              // free, memory kept
   std::vector<BlockId> returned_;           // free, memory given back
+  int64_t num_expected_ = 0;
+  std::optional<Clock::time_point> excess_since_;  // since when there are more spare blocks than wanted
   BlockPoolStats stats_;
 };
 

@@ -22,6 +22,13 @@ std::unique_ptr<BlockPool> OpenPool(MemoryBudget& budget, size_t max_blocks = 40
   return std::move(*pool);
 }
 
+// As the housekeeper does after the time that spare blocks wait.
+void TidyLater(BlockPool& pool) {
+  const auto now = BlockPool::Clock::now();
+  pool.Tidy(now);
+  pool.Tidy(now + BlockPool::kSpareTime);
+}
+
 TEST_CASE("block pool: a block lives until its last reference goes") {
   MemoryBudget budget(100 * PageBytes());
   auto pool = OpenPool(budget);
@@ -59,6 +66,7 @@ TEST_CASE("block pool: blocks don't overlap, never move, and are used again") {
   }
   CHECK(same);
   for (const BlockId block : blocks) pool->Release(block);
+  TidyLater(*pool);
   CHECK(pool->ResidentBytes().value() == 0);
   CHECK(budget.used_bytes() == 0);
   for (int i = 0; i < 500; ++i) {
@@ -115,6 +123,7 @@ TEST_CASE("block pool: through random use, spare blocks stay below 1/64 of the l
       pool->Release(blocks.back());
       blocks.pop_back();
     }
+    TidyLater(*pool);
     const BlockPoolStats stats = pool->stats();
     within &= stats.num_live_blocks == blocks.size() &&
               (stats.num_committed_blocks - stats.num_live_blocks) * 64 <= stats.num_live_blocks &&
@@ -187,7 +196,60 @@ TEST_CASE("block pool: threads get different blocks, and all come back") {
   for (std::thread& thread : threads) thread.join();
   CHECK(num_mixed_up == 0);
   CHECK(pool->stats().num_live_blocks == 0);
+  TidyLater(*pool);
   CHECK(budget.used_bytes() == 0);
+}
+
+TEST_CASE("block pool: what is expected is made ready, within the budget, and used before new memory is taken") {
+  MemoryBudget budget(10 * PageBytes());
+  auto pool = OpenPool(budget);
+  const auto now = BlockPool::Clock::now();
+  pool->Expect(4);
+  CHECK_FALSE(pool->Tidy(now).has_value());
+  CHECK(pool->stats().num_committed_blocks == 4);
+  CHECK(pool->ResidentBytes().value() == 4 * PageBytes());
+  std::vector<BlockId> blocks;
+  for (int i = 0; i < 5; ++i) blocks.push_back(pool->Allocate().value());
+  CHECK(pool->stats().num_stalls == 1);
+  pool->Expect(100);
+  pool->Tidy(now);
+  CHECK_FALSE(pool->MakeExpectedReady());
+  CHECK(pool->stats().num_committed_blocks == 10);  // all that the budget has; the rest fails for who needs it
+  blocks.push_back(pool->Allocate().value());
+  CHECK(pool->stats().num_stalls == 1);
+  pool->Expect(-104);
+  TidyLater(*pool);
+  CHECK(pool->stats().num_committed_blocks == blocks.size());
+  for (const BlockId block : blocks) pool->Release(block);
+}
+
+TEST_CASE("block pool: up to an eighth of the live waits for its time, and a new use starts it again") {
+  MemoryBudget budget(100 * PageBytes());
+  auto pool = OpenPool(budget);
+  const auto start = BlockPool::Clock::now();
+  std::vector<BlockId> blocks;
+  for (int i = 0; i < 20; ++i) blocks.push_back(pool->Allocate().value());
+  auto release = [&](int count) {
+    for (; count > 0; --count) pool->Release(blocks.back()), blocks.pop_back();
+  };
+  release(4);  // 16 stay live
+  const auto due = pool->Tidy(start);
+  REQUIRE(due.has_value());
+  CHECK(*due == start + BlockPool::kSpareTime);
+  CHECK(pool->stats().num_committed_blocks == 18);
+  pool->Tidy(*due - std::chrono::milliseconds(1));
+  CHECK(pool->stats().num_committed_blocks == 18);
+  for (int i = 0; i < 2; ++i) blocks.push_back(pool->Allocate().value());
+  CHECK_FALSE(pool->Tidy(*due).has_value());
+  release(2);
+  pool->Tidy(*due);
+  CHECK(pool->stats().num_committed_blocks == 18);  // their time begins when they were freed last
+  pool->Tidy(*due + BlockPool::kSpareTime);
+  CHECK(pool->stats().num_committed_blocks == 16);
+  CHECK(pool->ResidentBytes().value() == 16 * PageBytes());
+  release(16);
+  pool->Tidy(*due);
+  CHECK(pool->stats().num_committed_blocks == 0);
 }
 
 }  // namespace

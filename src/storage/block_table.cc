@@ -107,8 +107,8 @@ void BlockTable::Remove(int64_t begin, int64_t end) {
     if (before > 0) kept.push_back({ref.block, ref.first_slot, before, ref.position, ref.delta});
     if (after > 0) {
       const int32_t skipped = ref.num_slots - after;
-      kept.push_back({ref.block, ref.first_slot + skipped, after, ref.position + skipped - removed,
-                      ref.delta - removed});
+      kept.push_back(
+          {ref.block, ref.first_slot + skipped, after, ref.position + skipped - removed, ref.delta - removed});
     }
     if (before > 0 && after > 0) pool_->AddReference(ref.block);
     if (before == 0 && after == 0) pool_->Release(ref.block);
@@ -118,13 +118,14 @@ void BlockTable::Remove(int64_t begin, int64_t end) {
   if (refs_.empty()) num_dropped_refs_ = 0;
 }
 
-void BlockTable::DropBefore(int64_t position) {
+bool BlockTable::DropBefore(int64_t position) {
   size_t num_dropped = 0;
   while (num_dropped < refs_.size() && refs_[num_dropped].end_position() <= position) {
     pool_->Release(refs_[num_dropped++].block);
   }
   refs_.erase(refs_.begin(), refs_.begin() + int64_t(num_dropped));
   num_dropped_refs_ += int64_t(num_dropped);
+  return num_dropped > 0;
 }
 
 }  // namespace kvist

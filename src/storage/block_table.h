@@ -38,12 +38,14 @@ class BlockTable {
   // Its two halves, so that several tables can grow together or not at all: the blocks that are wanted, and their use.
   Result<std::vector<BlockId>> Reserve(int64_t num_tokens) const;
   size_t GrowInto(std::vector<BlockId> fresh, int64_t num_tokens);
+  // How many blocks so many more tokens need beyond the open one.
+  int64_t NumBlocksAfterTail(int64_t num_tokens) const;
   // Keeps positions below the given one.
   void Truncate(int64_t end_position);
   // Takes positions [begin, end) out; what follows moves to the front by a delta.
   void Remove(int64_t begin, int64_t end);
-  // Releases blocks that hold only positions below the given one.
-  void DropBefore(int64_t position);
+  // Releases blocks that hold only positions below the given one; whether there were any.
+  bool DropBefore(int64_t position);
 
   std::span<const BlockRef> refs() const { return refs_; }
   // How many refs were dropped before refs()[0], so that a ref's index in the whole sequence never changes.
@@ -54,7 +56,6 @@ class BlockTable {
 
  private:
   int64_t TailRoom() const;  // free slots of the last block that an append may use
-  int64_t NumBlocksAfterTail(int64_t num_tokens) const;
   void CopyTailInto(BlockId fresh);
 
   BlockPool* pool_;

@@ -14,6 +14,22 @@ class MemoryBudget {
 
   // True when the bytes fit and are now counted as used.
   bool Charge(size_t bytes) {
+    const bool fits = Add(bytes);
+    if (!fits) is_short_.store(true, std::memory_order_relaxed);
+    if (fits && used_bytes() <= limit_bytes_ / 4 * 3) is_short_.store(false, std::memory_order_relaxed);
+    return fits;
+  }
+  // The same for memory that is only expected to be needed. After a charge did not fit, these wait until a quarter of
+  // the limit is free again, so that they don't take what was just freed for that charge.
+  bool ChargeAhead(size_t bytes) { return !is_short_.load(std::memory_order_relaxed) && Add(bytes); }
+  void Refund(size_t bytes) { used_bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
+
+  size_t limit_bytes() const { return limit_bytes_; }
+  size_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
+  size_t peak_bytes() const { return peak_bytes_.load(std::memory_order_relaxed); }
+
+ private:
+  bool Add(size_t bytes) {
     size_t used = used_bytes_.load(std::memory_order_relaxed);
     do {
       if (bytes > limit_bytes_ - used) return false;
@@ -23,14 +39,9 @@ class MemoryBudget {
     }
     return true;
   }
-  void Refund(size_t bytes) { used_bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
 
-  size_t limit_bytes() const { return limit_bytes_; }
-  size_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
-  size_t peak_bytes() const { return peak_bytes_.load(std::memory_order_relaxed); }
-
- private:
   const size_t limit_bytes_;
+  std::atomic<bool> is_short_{false};
   std::atomic<size_t> used_bytes_{0};
   std::atomic<size_t> peak_bytes_{0};
 };

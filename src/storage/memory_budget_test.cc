@@ -55,5 +55,17 @@ TEST_CASE("memory budget: threads together never get more than there is, and all
   CHECK(budget.peak_bytes() >= 700);
 }
 
+TEST_CASE("memory budget: charges ahead wait after a charge did not fit, until a quarter is free") {
+  MemoryBudget budget(100);
+  CHECK(budget.ChargeAhead(60));
+  CHECK_FALSE(budget.Charge(50));
+  CHECK_FALSE(budget.ChargeAhead(1));
+  budget.Refund(60);
+  CHECK_FALSE(budget.ChargeAhead(1));  // what was freed is for the charge that did not fit
+  CHECK(budget.Charge(50));
+  CHECK(budget.ChargeAhead(50));
+  CHECK_FALSE(budget.ChargeAhead(1));
+}
+
 }  // namespace
 }  // namespace kvist

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright 2026 The Kvist authors
+"""Makes figures and a page of what `kvist bench growth --json` measured; `kvist report` runs this file.
+
+Reading is in report_data.py, drawing in report_figures.py, the page in report_page.py, the words of both languages in
+report_text.py. Nothing is written before everything is made.
+"""
+
+import argparse
+import errno
+import os
+import pathlib
+import re
+import signal
+import sys
+import tempfile
+
+from report_data import ReportError, read_records, sort_records
+from report_page import make_page
+from report_text import LANGUAGES, Words
+
+
+def say(kind, text):
+    print(f"kvist: {kind}: {text}", file=sys.stderr, flush=True)
+
+
+def make_report(paths, folder, language, note):
+    """Writes the figures and index.html into folder, which is made where it is missing, and returns the page's path."""
+    figures = import_figures()
+    sections = sort_records(read_records(paths, note), note)
+    words = Words(language)
+    with figures.drawing_with_fonts_for(figures.texts_of(sections, words)):
+        drawings = [list(figures.draw_section(section, words)) for section in sections]
+    suffixes = file_suffixes(sections)
+    contents = {
+        f"{drawing.name}{suffix}.png": drawing.png for suffix, own in zip(suffixes, drawings) for drawing in own
+    }
+    contents["index.html"] = make_page(sections, drawings, words).encode("utf-8")  # last: it stands for the whole
+    write_files(folder, contents)
+    return folder / "index.html"
+
+
+def import_figures():
+    try:
+        import report_figures
+    except ImportError as error:
+        if (error.name or "").startswith("report_"):
+            raise
+        raise ReportError(
+            f"Drawing needs matplotlib, and {sys.executable} can't load it ({error}); run `make build` in Kvist's "
+            f"source tree, which puts it into .venv, or where that is not used install the Debian package "
+            f"python3-matplotlib."
+        ) from error
+    return report_figures
+
+
+def file_suffixes(sections):
+    """What tells the figures of sections apart: the geometry, and a number where several machines or commits measured
+    the same one."""
+    suffixes = []
+    for section in sections:
+        base = "-" + (re.sub(r"[^\w.]+", "_", section.geometry) or "_")
+        suffix = base
+        number = 1
+        while suffix in suffixes:
+            number += 1
+            suffix = f"{base}-{number}"
+        suffixes.append(suffix)
+    return suffixes
+
+
+def write_files(folder, contents):
+    """contents: {name: bytes}. A file is there whole or as it was before."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".partial", delete=False) as file:
+                try:
+                    file.write(content)
+                    file.flush()
+                    os.fchmod(file.fileno(), 0o666 & ~_umask())
+                    os.replace(file.name, folder / name)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+    except OSError as error:
+        raise ReportError(_explain(error, folder)) from error
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _explain(error, folder):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk of {folder} is full; make room, or choose another folder with -o."
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{folder} is not a folder; choose another one with -o."
+    return f"{folder} can't be written to ({error.strerror}); choose another folder with -o."
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="kvist report",
+        description="Makes figures (PNG) and a page (index.html, everything in it) of results of the growth benchmark.",
+        epilog="For instance: kvist bench growth --json > results.json && kvist report results.json -o report",
+    )
+    parser.add_argument(
+        "results", nargs="+", metavar="RESULTS", help="what `kvist bench growth --json` printed; - is standard input"
+    )
+    parser.add_argument("-o", "--output", type=pathlib.Path, required=True, metavar="DIR", help="where to write them")
+    parser.add_argument(
+        "--lang", choices=LANGUAGES, default="en", help="language of the labels: English (the default) or Chinese"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no half a file
+    parsed = parse(arguments)
+    try:
+        page = make_report(parsed.results, parsed.output, parsed.lang, lambda text: say("note", text))
+    except ReportError as error:
+        say("error", error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
