@@ -84,8 +84,12 @@ void WriteRecords(const Json& params, const std::vector<GrowthResult>& results, 
   }
 }
 
-std::string NameOf(const GrowthResult& result) {
-  return result.growth.empty() ? result.impl : "kvist " + result.growth.substr(0, result.growth.find(':'));
+// Ours by the kind of growth, with its options where several of a kind are compared.
+std::string NameOf(const GrowthResult& result, const std::vector<GrowthResult>& all) {
+  if (result.growth.empty()) return result.impl;
+  const std::string kind = result.growth.substr(0, result.growth.find(':'));
+  const auto of_kind = [&](const GrowthResult& other) { return other.growth.starts_with(kind); };
+  return "kvist " + (std::ranges::count_if(all, of_kind) > 1 ? result.growth : kind);
 }
 
 void WriteTable(const std::string& title, const std::vector<GrowthResult>& results, Output& out) {
@@ -99,16 +103,16 @@ void WriteTable(const std::string& title, const std::vector<GrowthResult>& resul
     char line[256];
     std::snprintf(line, sizeof(line),
                   "%-22s %9lld%c %8.1f %8.1f %8.1f %9.1f %8.1f %8lld %7lld   %4.0f%%  %4.0f%% %10.2f %10.3f\n",
-                  NameOf(result).c_str(), static_cast<long long>(result.tokens), result.refused_at >= 0 ? '!' : ' ',
-                  mib(result.live_bytes), mib(result.committed_bytes), mib(result.peak_bytes),
-                  mib(result.cumulative_bytes), mib(result.copied_bytes), static_cast<long long>(result.resizes),
-                  static_cast<long long>(result.stalls), 100 * result.utilisation, 100 * result.peak_utilisation,
-                  result.total_ms, result.append_max_ms);
+                  NameOf(result, results).c_str(), static_cast<long long>(result.tokens),
+                  result.refused_at >= 0 ? '!' : ' ', mib(result.live_bytes), mib(result.committed_bytes),
+                  mib(result.peak_bytes), mib(result.cumulative_bytes), mib(result.copied_bytes),
+                  static_cast<long long>(result.resizes), static_cast<long long>(result.stalls),
+                  100 * result.utilisation, 100 * result.peak_utilisation, result.total_ms, result.append_max_ms);
     out.Write(line);
   }
   for (const GrowthResult& result : results) {
     if (result.refused_at < 0) continue;
-    out.Write("! " + NameOf(result) + " had no room for " + std::to_string(result.refused_at) + " tokens\n");
+    out.Write("! " + NameOf(result, results) + " had no room for " + std::to_string(result.refused_at) + " tokens\n");
   }
 }
 

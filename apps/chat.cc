@@ -107,6 +107,8 @@ class Chat {
     auto generation = Generate();
     if (!generation) {
       conversation_.DropLast();
+      const ErrorCode code = generation.error().code;
+      if (code == ErrorCode::kOutOfRange || code == ErrorCode::kOutOfMemory) Note("/new begins another conversation");
       return std::unexpected(std::move(generation.error()));
     }
     total_ += generation->stats;

@@ -18,7 +18,7 @@ class Sequence;
 
 struct CacheOptions {
   Form form;
-  // Bytes that blocks may take, checked before memory is taken. 0: as much as the machine has.
+  // Bytes that blocks may take, checked before memory is taken. 0: seven eighths of the machine's memory.
   size_t budget_bytes = 0;
   // How far ahead of each sequence memory is taken. It is taken and given back by a thread of the cache's own.
   GrowthOptions growth = {};
@@ -120,7 +120,8 @@ class Sequence {
 
   void Commit();
 
-  // A second sequence with the same tokens. All blocks are shared; costs no memory until one of them appends.
+  // A second sequence with the same tokens. All blocks are shared; costs no memory until one of them appends. When a
+  // step is under way, its Appends have to be done before the fork prepares a step of its own.
   Sequence Fork() const;
 
   // Keeps the first `num_tokens` tokens. kOutOfRange past the end. kFailedPrecondition when a sliding-window layer has

@@ -12,7 +12,7 @@ namespace kvist {
 
 enum class GrowthKind : uint8_t {
   kExact,       // a block at a time, when it is needed: memory held is memory used
-  kStatic,      // memory for max_tokens is taken when a sequence begins, and the sequence can't get longer
+  kStatic,      // memory for max_tokens is taken at a sequence's first step, and the sequence can't get longer
   kDynamic,     // capacity grows by a factor whenever it is used up
   kPredictive,  // capacity follows the sequence's own recent steps
   kLearned,     // capacity follows how long earlier sequences got
@@ -20,9 +20,10 @@ enum class GrowthKind : uint8_t {
 
 // How far ahead of a sequence's tokens memory is taken. It never moves data: a block's address does not change and
 // growing copies nothing, whatever is chosen here; what differs is memory taken too early against waits for memory.
+// Memory ahead is a wish: when the budget is short it goes to what needs it now, from static sequences, too.
 struct GrowthOptions {
   GrowthKind kind = GrowthKind::kExact;
-  int64_t initial_tokens = 0;  // dynamic, predictive: capacity when a sequence begins; 0 to 2^30
+  int64_t initial_tokens = 0;  // dynamic, predictive: capacity at a sequence's first step; 0 to 2^30
   double factor = 1.5;         // dynamic: 1.2 to 2.0
   int64_t max_tokens = 0;      // capacity never grows past it ahead of need; 0: no such limit. static needs it
   int window = 10;             // predictive: steps looked back, 2 to 1,000

@@ -28,7 +28,7 @@ int TokensPerTile(const LayerGeometry& layer) {
   return std::max(1, kMaxRows / RowsPerToken(layer));
 }
 
-// The ref indices [begin, end) of one split; both may lie outside the table.
+// The split that a ref belongs to, counted from the sequence's first block, dropped ones included.
 int64_t SplitOf(const BlockTable& table, size_t ref) {
   return (table.num_dropped_refs() + int64_t(ref)) / kSplitBlocks;
 }
@@ -276,10 +276,11 @@ void AttendSpace::Resize(const CacheGeometry& geometry, int64_t num_tokens, std:
   size_t num_floats = 0;
   int num_kv_heads = 0;
   for (const LayerGeometry& layer : geometry.layers) {
-    const auto tokens = int(std::min<int64_t>(num_tokens, TokensPerTile(layer)));
+    num_kv_heads = std::max(num_kv_heads, layer.num_kv_heads);
+    if (num_tokens > TokensPerTile(layer)) continue;  // its query tiles need no room for parts
+    const auto tokens = int(num_tokens);
     num_floats = std::max(num_floats, size_t(layer.num_kv_heads) * size_t(num_splits) *
                                           SoftmaxFloats(tokens * RowsPerToken(layer), layer.value_dim));
-    num_kv_heads = std::max(num_kv_heads, layer.num_kv_heads);
   }
   if (partial_results.size() < num_floats) partial_results.resize(num_floats);
   if (num_finished_splits.size() < size_t(num_kv_heads)) {

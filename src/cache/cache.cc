@@ -14,7 +14,7 @@ Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const 
   KVIST_TRY_VOID(geometry.Validate());
   KVIST_TRY_VOID(options.growth.Validate());
   KVIST_TRY(const Kernels* kernels, ChooseKernels());
-  const size_t budget_bytes = options.budget_bytes != 0 ? options.budget_bytes : PhysicalBytes();
+  const size_t budget_bytes = options.budget_bytes != 0 ? options.budget_bytes : PhysicalBytes() / 8 * 7;
   auto core = std::make_shared<Core>(geometry, options, kernels, budget_bytes);
   core->places.resize(geometry.layers.size());
   for (BlockLayout& layout : LayOutGroups(geometry, options.form)) {

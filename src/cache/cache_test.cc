@@ -184,5 +184,65 @@ TEST_CASE("cache: memory is taken ahead as the policy says, and goes when the se
   CHECK(cache->ResidentBytes().value() == 0);
 }
 
+TEST_CASE("cache: memory on its way to or from the system is not missing from the budget") {
+  const CacheGeometry geometry = Geometry({0});
+  const size_t block_bytes = geometry.BytesPerToken(kF16) * 32;
+  std::mt19937 random(23);
+  for (const char* growth : {"static:max=320", "dynamic:initial=320", "exact"}) {
+    CAPTURE(growth);
+    auto cache = Cache::Open(geometry, {kF16, 10 * block_bytes, ParseGrowth(growth).value()}).value();
+    const auto step = RandomStep(random, geometry, 320);
+    bool all_fit = true;
+    for (int i = 0; i < 200; ++i) {  // each begins while the last one's memory is being given back
+      Sequence sequence = cache->Begin();
+      all_fit &= sequence.Prepare(std::span(step.tokens).first(1)).has_value();
+      sequence.Commit();
+      all_fit &= sequence.Prepare(std::span(step.tokens).first(319)).has_value();
+    }
+    CHECK(all_fit);
+  }
+}
+
+TEST_CASE("cache: a static sequence that does not fit leaves nothing behind") {
+  const CacheGeometry geometry = Geometry({0});
+  const size_t block_bytes = geometry.BytesPerToken(kF16) * 32;
+  std::mt19937 random(24);
+  auto cache = Cache::Open(geometry, {kF16, 15 * block_bytes, ParseGrowth("static:max=320").value()}).value();
+  const auto step = RandomStep(random, geometry, 1);
+  Sequence refused = cache->Begin();
+  {
+    Sequence first = cache->Begin();
+    REQUIRE(first.Prepare(step.tokens));
+    const Status status = refused.Prepare(step.tokens);
+    REQUIRE(!status);
+    CHECK(status.error().code == ErrorCode::kOutOfMemory);
+  }
+  WaitForSpareToGo(*cache);
+  CHECK(cache->stats().committed_bytes == 0);
+  Sequence third = cache->Begin();
+  CHECK(third.Prepare(step.tokens));
+
+  auto small = Cache::Open(geometry, {kF16, 9 * block_bytes, ParseGrowth("static:max=320").value()}).value();
+  Sequence never = small->Begin();
+  const Status status = never.Prepare(step.tokens);
+  REQUIRE(!status);
+  CHECK(status.error().message.find("smaller max") != std::string::npos);
+  CHECK(small->stats().num_commits == 0);
+}
+
+TEST_CASE("cache: exact growth holds nothing after a cut or a forgotten step") {
+  const CacheGeometry geometry = Geometry({0});
+  auto cache = OpenCache(geometry);
+  std::mt19937 random(25);
+  Sequence sequence = cache->Begin();
+  Store(geometry, random, 1000, sequence);
+  REQUIRE(sequence.Truncate(600));
+  CheckResidentIsLive(*cache);
+  const auto step = RandomStep(random, geometry, 2000);
+  REQUIRE(sequence.Prepare(step.tokens));
+  Store(geometry, random, 1, sequence);  // forgets the step
+  CheckResidentIsLive(*cache);
+}
+
 }  // namespace
 }  // namespace kvist

@@ -44,7 +44,10 @@ void Sequence::State::Expect(int64_t capacity_tokens) {
   for (size_t i = 0; i < tables.size(); ++i) {
     const int64_t window = core->groups[i].layout.window;
     int64_t ahead = std::max<int64_t>(0, capacity_tokens - tables[i].end_position());
-    if (window > 0) ahead = std::min(ahead, window);  // what leaves the window makes room for the rest
+    if (window > 0) {  // what leaves the window makes room for the rest
+      const int64_t num_live = tables[i].end_position() - tables[i].begin_position();
+      ahead = std::min(ahead, std::max<int64_t>(window - num_live, core->geometry.block_tokens));
+    }
     const int64_t num_blocks = tables[i].NumBlocksAfterTail(ahead);
     const int64_t change = num_blocks - std::exchange(expected_blocks[i], num_blocks);
     if (change == 0) continue;
@@ -62,15 +65,38 @@ Status Sequence::State::TakeStaticCapacity(int64_t num_wanted_tokens) {
                                             " tokens, " + std::to_string(num_wanted_tokens) +
                                             " are wanted; give growth a larger max, or choose a growing one");
   }
-  if (!tokens.empty()) return {};
-  Expect(options.max_tokens);
-  for (Cache::Core::Group& group : core->groups) KVIST_TRY_VOID(group.pool->MakeExpectedReady());
+  if (has_static_capacity) return {};
+  const Status taken = MakeStaticCapacityReady(options.max_tokens);
+  has_static_capacity = taken.has_value();
+  if (!taken) Expect(0);
+  return taken;
+}
+
+Status Sequence::State::MakeStaticCapacityReady(int64_t num_capacity_tokens) {
+  // Known before any of it is taken.
+  const size_t needed_bytes = core->geometry.BytesPerToken(core->options.form) * size_t(num_capacity_tokens);
+  if (core->groups.size() == 1 && needed_bytes > core->budget.limit_bytes()) {
+    return Fail(ErrorCode::kOutOfMemory,
+                "a static sequence of " + std::to_string(num_capacity_tokens) + " tokens takes " +
+                    std::to_string(needed_bytes) + " bytes and the KV budget is " +
+                    std::to_string(core->budget.limit_bytes()) + "; give growth a smaller max");
+  }
+  Expect(num_capacity_tokens);
+  for (Cache::Core::Group& group : core->groups) {
+    if (group.pool->MakeExpectedReady()) continue;
+    for (Cache::Core::Group& other : core->groups)
+      if (&other != &group) other.pool->Trim();
+    KVIST_TRY_VOID(group.pool->MakeExpectedReady());
+  }
   return {};
 }
 
 void Sequence::State::ForgetStep() {
+  if (std::cmp_equal(tokens.size(), num_tokens)) return;
   tokens.resize(size_t(num_tokens));
   for (BlockTable& table : tables) table.Truncate(num_tokens);
+  growth.Shrink(num_tokens);
+  core->housekeeper->Wake();
 }
 
 void Sequence::State::CountResize() {
@@ -144,7 +170,10 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
     for (Cache::Core::Group& group : core.groups) group.pool->Trim();  // spare blocks of the other groups
     fresh = state_->ReserveBlocks(num_tokens);
   }
-  if (!fresh) return std::unexpected(fresh.error());
+  if (!fresh) {
+    core.housekeeper->Wake();  // blocks that were taken before one was refused are spare now
+    return std::unexpected(fresh.error());
+  }
   for (size_t i = 0; i < state_->tables.size(); ++i) {
     core.copied_bytes.fetch_add(state_->tables[i].GrowInto(std::move((*fresh)[i]), num_tokens),
                                 std::memory_order_relaxed);

@@ -32,6 +32,7 @@ struct Sequence::State {
   void FollowShrinking();  // after tokens have gone
   // All of a static sequence's memory when it begins; whether so many tokens fit.
   Status TakeStaticCapacity(int64_t num_wanted_tokens);
+  Status MakeStaticCapacityReady(int64_t num_capacity_tokens);
 
   std::shared_ptr<Cache::Core> core;
   std::vector<Token> tokens;       // stored, then prepared
@@ -39,6 +40,7 @@ struct Sequence::State {
   std::vector<BlockTable> tables;  // [group], with room for the prepared tokens
   AttendSpace attend_space;
   GrowthPredictor growth;
+  bool has_static_capacity = false;
   int64_t num_resizes = 0;
   int64_t room_blocks = 0;               // of the first group, used and expected, at the last step
   std::vector<int64_t> expected_blocks;  // [group] that the pool was told to expect for this sequence

@@ -144,7 +144,7 @@ class Generator::Run {
     if (stops_.stopped()) return FinishReason::kStop;
     if (std::cmp_greater_equal(generation_.tokens.size(), options_.max_tokens)) return FinishReason::kLength;
     if (IsCancelled()) return FinishReason::kCancelled;
-    if (std::cmp_greater(history_.size(), generator_.model_->context_length())) return FinishReason::kContext;
+    if (std::cmp_greater(history_.size(), generator_.MaxTokens())) return FinishReason::kContext;
     return std::nullopt;
   }
 
@@ -196,6 +196,11 @@ Result<Generation> Generator::Generate(std::span<const Token> prompt, const Gene
     return Fail(ErrorCode::kInvalidArgument,
                 "the number of tokens to generate is " + std::to_string(options.max_tokens) + "; it must be 0 or more");
   }
+  if (std::cmp_greater(prompt.size(), MaxTokens()) && MaxTokens() < model_->context_length()) {
+    return Fail(ErrorCode::kOutOfRange, "the prompt has " + std::to_string(prompt.size()) +
+                                            " tokens and the static cache holds " + std::to_string(MaxTokens()) +
+                                            "; give --growth a larger max or shorten the prompt");
+  }
   if (std::cmp_greater(prompt.size(), model_->context_length())) {
     return Fail(ErrorCode::kOutOfRange, "the prompt has " + std::to_string(prompt.size()) +
                                             " tokens and the model's context holds " +
@@ -204,6 +209,12 @@ Result<Generation> Generator::Generate(std::span<const Token> prompt, const Gene
   KVIST_TRY(Sampler sampler, Sampler::Open(options.sampler));
   KeepCommonPrefix(prompt);
   return Run(*this, prompt, options, events, std::move(sampler)).Go();
+}
+
+int64_t Generator::MaxTokens() const {
+  const GrowthOptions& growth = cache_->options().growth;
+  const int64_t context = model_->context_length();
+  return growth.kind == GrowthKind::kStatic ? std::min(context, growth.max_tokens) : context;
 }
 
 void Generator::KeepCommonPrefix(std::span<const Token> prompt) {

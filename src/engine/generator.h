@@ -83,6 +83,7 @@ class Generator {
  private:
   class Run;
   void KeepCommonPrefix(std::span<const Token> prompt);
+  int64_t MaxTokens() const;  // of the model's context, or fewer that a static sequence has room for
 
   Model* model_;
   std::shared_ptr<const Tokenizer> tokenizer_;

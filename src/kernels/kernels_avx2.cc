@@ -58,8 +58,9 @@ inline Vec PowerOfTwo(Vec n) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.r), _mm256_set1_epi32(127));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
 }
+// Not-less-than keeps NaN: a damaged number must show in the result.
 inline Vec ZeroWhereBelow(Vec x, float limit, Vec a) {
-  return {_mm256_and_ps(_mm256_cmp_ps(x.r, _mm256_set1_ps(limit), _CMP_GE_OQ), a.r)};
+  return {_mm256_and_ps(_mm256_cmp_ps(x.r, _mm256_set1_ps(limit), _CMP_NLT_UQ), a.r)};
 }
 inline float ReduceMax(Vec a) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(a.r), _mm256_extractf128_ps(a.r, 1));

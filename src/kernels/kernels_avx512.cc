@@ -62,8 +62,9 @@ inline Vec PowerOfTwo(Vec n) {
   const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.r), _mm512_set1_epi32(127));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
 }
+// Not-less-than keeps NaN: a damaged number must show in the result.
 inline Vec ZeroWhereBelow(Vec x, float limit, Vec a) {
-  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.r, _mm512_set1_ps(limit), _CMP_GE_OQ), a.r)};
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.r, _mm512_set1_ps(limit), _CMP_NLT_UQ), a.r)};
 }
 inline float ReduceMax(Vec a) {
   return _mm512_reduce_max_ps(a.r);

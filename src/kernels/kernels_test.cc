@@ -248,6 +248,24 @@ TEST_CASE("kernels: scores of ten thousand, up and down, neither overflow nor lo
   }
 }
 
+TEST_CASE("kernels: a damaged key shows as NaN in what sees it, on every instruction set") {
+  for (const Kernels* kernels : SupportedKernels()) {
+    CAPTURE(std::string(kernels->name));
+    for (const float damage : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      const TileShape shape{16, 8, 8, Codec::kF32, Codec::kF32};
+      std::vector<float> k(8 * 16, 0.5f);
+      k[5] = damage;  // channel 0 of slot 5
+      const Tile tile(shape, k, std::vector<float>(8 * 16, 1.0f));
+      Rows rows{std::vector<float>(2 * 8, 1.0f), {0, 0}, {5, 16}};
+      Softmax softmax(2, 8);
+      Attend(*kernels, tile, rows, softmax);
+      const SoftmaxRows got = softmax.rows();
+      CHECK(std::isfinite(got.output[0]));
+      CHECK(std::isnan(got.output[8]));
+    }
+  }
+}
+
 TEST_CASE("kernels: equal scores give the plain mean, and every slot counts once") {
   for (const Kernels* kernels : SupportedKernels()) {
     CAPTURE(std::string(kernels->name));

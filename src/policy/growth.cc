@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <optional>
 #include <span>
 
@@ -28,6 +27,7 @@ constexpr KindName kKinds[] = {
 };
 
 bool HasKey(const KindName& kind, std::string_view key) {
+  if (key.empty()) return false;
   const std::string keys = ", " + std::string(kind.keys) + ",";
   return keys.find(", " + std::string(key) + ",") != std::string::npos;
 }
@@ -41,8 +41,10 @@ std::optional<double> ParseNumber(std::string_view text) {
 
 std::string Number(double value) {
   char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  return text;
+  const bool is_whole = value == std::floor(value) && std::abs(value) < 1e15;
+  const auto end = is_whole ? std::to_chars(text, std::end(text), int64_t(value)).ptr
+                            : std::to_chars(text, std::end(text), value).ptr;
+  return std::string(text, end);
 }
 
 Status CheckRange(const char* name, double value, double low, double high) {
@@ -178,13 +180,15 @@ int64_t GrowthPredictor::Grow(int64_t num_tokens, int64_t num_step_tokens, const
   Remember(num_step_tokens);
   int64_t wanted = Predict(num_tokens, curve);
   if (options_.max_tokens > 0) wanted = std::min(wanted, options_.max_tokens);
-  capacity_ = std::max({capacity_, wanted, num_tokens});
+  const int64_t kept = options_.kind == GrowthKind::kExact ? 0 : capacity_;
+  capacity_ = std::max({kept, wanted, num_tokens});
   return capacity_;
 }
 
 int64_t GrowthPredictor::Shrink(int64_t num_tokens) {
   const int64_t keep = std::max(num_tokens * 2, InitialCapacity(options_));
-  if (capacity_ > keep) capacity_ = std::max(num_tokens, InitialCapacity(options_));
+  if (capacity_ > keep || options_.kind == GrowthKind::kExact)
+    capacity_ = std::max(num_tokens, InitialCapacity(options_));
   return capacity_;
 }
 
@@ -204,7 +208,8 @@ int64_t GrowthPredictor::Predict(int64_t num_tokens, const SurvivalCurve& curve)
       // The article predicts the next step's tokens and compares them with the total capacity, which never triggers;
       // what has to fit is the total after that step. Unsteady growth is trusted up to 1.2, as there.
       if (steps_.size() < 2) return num_tokens;
-      const double growth = growth_variance_ < 0.1 ? mean_growth_ : std::min(mean_growth_, 1.2);
+      const bool is_steady = steps_.size() >= 3 && growth_variance_ < 0.1;  // one ratio has no variance
+      const double growth = is_steady ? mean_growth_ : std::min(mean_growth_, 1.2);
       const double next_step = double(steps_.back()) * growth;
       return num_tokens + int64_t(std::ceil(next_step * (1.0 + options_.margin)));
     }

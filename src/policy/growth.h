@@ -23,7 +23,6 @@ class SurvivalCurve {
  private:
   mutable std::mutex mutex_;
   std::vector<double> weights_;  // of ended sequences by bucket of their length
-  double total_ = 0;
 };
 
 // Decides for one sequence how many tokens memory should be there for. Pure arithmetic; owns no memory.
@@ -36,8 +35,8 @@ class GrowthPredictor {
   // A step has brought the sequence to `num_tokens`. Returns the capacity, at least num_tokens.
   // curve: what earlier sequences did (used by kLearned).
   int64_t Grow(int64_t num_tokens, int64_t num_step_tokens, const SurvivalCurve& curve);
-  // The sequence was cut to `num_tokens`; the capacity follows when it is more than twice what is needed, so that
-  // cutting and growing again by turns takes no memory system calls.
+  // The sequence was cut to `num_tokens`; the capacity follows when it is more than twice what is needed (kExact:
+  // always), so that cutting and growing again by turns takes no memory system calls.
   int64_t Shrink(int64_t num_tokens);
 
   // Mean ratio of a step's tokens to the step's before, over the window, and its variance: the article's measures of

@@ -27,7 +27,9 @@ TEST_CASE("growth: specs are read and written") {
   CHECK(dynamic.max_tokens == 8192);
   CHECK(GrowthSpec(dynamic) == "dynamic:initial=512,factor=1.25,max=8192");
   CHECK(ParseGrowth("exact").value() == GrowthOptions());
-  for (const char* spec : {"exact", "static:max=100", "dynamic", "predictive:window=5,margin=0.5", "learned"}) {
+  CHECK(GrowthSpec(ParseGrowth("static:max=1048577").value()) == "static:max=1048577");
+  for (const char* spec : {"exact", "static:max=100", "dynamic:factor=1.23456789", "dynamic",
+                           "predictive:window=5,margin=0.5", "learned"}) {
     CAPTURE(spec);
     const GrowthOptions options = ParseGrowth(spec).value();
     CHECK(ParseGrowth(GrowthSpec(options)).value() == options);
@@ -41,6 +43,8 @@ TEST_CASE("growth: what is wrong is said with what would be right") {
   CHECK(Says(ErrorOf("dynamic:factor=1.1"), "between 1.2 and 2"));
   CHECK(Says(ErrorOf("dynamic:window=3"), "initial, factor, max"));
   CHECK(Says(ErrorOf("exact:max=3"), "it takes none"));
+  CHECK(Says(ErrorOf("exact:=5"), "it takes none"));
+  CHECK(Says(ErrorOf("static:max=0"), "between 1 and 1073741824"));
   CHECK(Says(ErrorOf("dynamic:factor"), "key=value"));
   CHECK(Says(ErrorOf("dynamic:factor=x"), "needs a number"));
   CHECK(Says(ErrorOf("dynamic:initial=1.5"), "whole number"));
@@ -77,6 +81,10 @@ TEST_CASE("growth: predictive expects steps to go on as they did") {
   for (const int64_t step : {100, 100, 800}) unsteady.Grow(total += step, step, curve);
   CHECK(unsteady.growth_variance() > 1);
   CHECK(unsteady.capacity() == total + 960);  // 800 x 1.2, not x 4.5
+
+  GrowthPredictor jumping(ParseGrowth("predictive:margin=0").value());
+  jumping.Grow(1, 1, curve);
+  CHECK(jumping.Grow(129, 128, curve) == 129 + 154);  // one ratio of 128 is no steady growth
 }
 
 TEST_CASE("growth: learned takes ahead what earlier sequences make likely, and nothing while it knows nothing") {
@@ -103,6 +111,10 @@ TEST_CASE("growth: capacity follows a cut only when it is more than twice what i
   CHECK(capacity == 2000);
   CHECK(predictor.Shrink(1001) == 2000);
   CHECK(predictor.Shrink(999) == 999);
+  GrowthPredictor exact(ParseGrowth("exact").value());
+  CHECK(exact.Grow(1000, 1000, curve) == 1000);
+  CHECK(exact.Shrink(600) == 600);
+  CHECK(exact.Grow(601, 1, curve) == 601);
   GrowthPredictor fixed(ParseGrowth("static:max=4096").value());
   CHECK(fixed.Grow(10, 10, curve) == 4096);
   CHECK(fixed.Shrink(0) == 4096);

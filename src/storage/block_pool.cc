@@ -39,7 +39,7 @@ Result<BlockId> BlockPool::Allocate() {
     block = spare_.back();
     spare_.pop_back();
   } else {
-    KVIST_TRY(block, Commit(lock));
+    KVIST_TRY(block, CommitOrWait(lock));
     ++stats_.num_stalls;
   }
   reference_counts_[block.index] = 1;
@@ -48,19 +48,35 @@ Result<BlockId> BlockPool::Allocate() {
   return block;
 }
 
+Result<BlockId> BlockPool::CommitOrWait(Lock& lock) {
+  while (true) {
+    Result<BlockId> block = Commit(lock);
+    if (block || num_in_flight_ == 0) return block;
+    // What another thread is taking ahead or giving back counts as used until it is done; then it may be ours.
+    landed_.wait(lock, [this] { return num_in_flight_ == 0; });
+    if (spare_.empty()) continue;
+    const BlockId spare = spare_.back();
+    spare_.pop_back();
+    return spare;
+  }
+}
+
 Result<BlockId> BlockPool::Commit(Lock& lock) {
   if (budget_->Charge(block_bytes_)) return CommitCharged(lock);
   return Fail(ErrorCode::kOutOfMemory, "the KV budget of " + std::to_string(budget_->limit_bytes()) +
                                            " bytes is used up (" + std::to_string(budget_->used_bytes()) + " in use, " +
-                                           std::to_string(block_bytes_) + " wanted)");
+                                           std::to_string(block_bytes_) +
+                                           " wanted); give a larger budget or end a sequence");
 }
 
 Result<BlockId> BlockPool::CommitCharged(Lock& lock) {
   Result<BlockId> block = TakeAddress(lock);
   if (block) {
-    lock.unlock();
-    const Status ready = range_.Populate(size_t(block->index) * block_bytes_, block_bytes_);
-    lock.lock();
+    const size_t offset = size_t(block->index) * block_bytes_;
+    BeginFlight(lock);
+    const Status ready = range_.Populate(offset, block_bytes_);
+    if (!ready) range_.Decommit(offset, block_bytes_);  // it may have got a part
+    EndFlight(lock);
     if (!ready) {
       returned_.push_back(*block);
       block = std::unexpected(ready.error());
@@ -114,7 +130,7 @@ void BlockPool::Expect(int64_t num_more_blocks) {
 Status BlockPool::MakeExpectedReady() {
   Lock lock(mutex_);
   while (int64_t(spare_.size()) < num_expected_) {
-    KVIST_TRY(const BlockId block, Commit(lock));
+    KVIST_TRY(const BlockId block, CommitOrWait(lock));
     spare_.push_back(block);
   }
   return {};
@@ -144,19 +160,30 @@ std::optional<BlockPool::Clock::time_point> BlockPool::Tidy(Clock::time_point no
 
 void BlockPool::Trim() {
   Lock lock(mutex_);
+  landed_.wait(lock, [this] { return num_in_flight_ == 0; });
   while (!spare_.empty()) GiveBackSpare(lock);
 }
 
 void BlockPool::GiveBackSpare(Lock& lock) {
   const BlockId block = spare_.back();
   spare_.pop_back();
-  lock.unlock();
+  BeginFlight(lock);
   range_.Decommit(size_t(block.index) * block_bytes_, block_bytes_);
-  lock.lock();
+  budget_->Refund(block_bytes_);
+  EndFlight(lock);
   returned_.push_back(block);
   --stats_.num_committed_blocks;
   ++stats_.num_decommits;
-  budget_->Refund(block_bytes_);
+}
+
+void BlockPool::BeginFlight(Lock& lock) {
+  ++num_in_flight_;
+  lock.unlock();
+}
+
+void BlockPool::EndFlight(Lock& lock) {
+  lock.lock();
+  if (--num_in_flight_ == 0) landed_.notify_all();
 }
 
 bool BlockPool::IsShared(BlockId block) const {

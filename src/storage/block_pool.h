@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -63,7 +64,7 @@ class BlockPool {
   // Makes expected blocks ready and gives back spare ones whose time is over. Returns when there will be more to do;
   // nothing when there won't be without a call of another function.
   std::optional<Clock::time_point> Tidy(Clock::time_point now);
-  // Gives all spare blocks back, so that another pool of the same budget can have them.
+  // Gives all spare blocks back, so that another pool of the same budget can have them. Waits for those in flight.
   void Trim();
 
   std::byte* data(BlockId block) const { return range_.data() + size_t(block.index) * block_bytes_; }
@@ -75,10 +76,14 @@ class BlockPool {
  private:
   using Lock = std::unique_lock<std::mutex>;
   BlockPool(AddressRange range, size_t block_bytes, size_t max_blocks, MemoryBudget* budget);
-  Result<BlockId> Commit(Lock& lock);  // lets go of the lock while the system works
+  // These let go of the lock while the system works; the block is in flight then.
+  Result<BlockId> CommitOrWait(Lock& lock);
+  Result<BlockId> Commit(Lock& lock);
   Result<BlockId> CommitCharged(Lock& lock);
   Result<BlockId> TakeAddress(const Lock& lock);
-  void GiveBackSpare(Lock& lock);  // likewise; one block
+  void GiveBackSpare(Lock& lock);
+  void BeginFlight(Lock& lock);
+  void EndFlight(Lock& lock);
   size_t NumWantedSpares(const Lock&) const;
 
   AddressRange range_;
@@ -90,6 +95,8 @@ class BlockPool {
   std::vector<BlockId> spare_;              // free, memory kept
   std::vector<BlockId> returned_;           // free, memory given back
   int64_t num_expected_ = 0;
+  size_t num_in_flight_ = 0;  // blocks whose memory is being taken or given back
+  std::condition_variable landed_;
   std::optional<Clock::time_point> excess_since_;  // since when there are more spare blocks than wanted
   BlockPoolStats stats_;
 };

@@ -57,14 +57,19 @@ TEST_CASE("memory budget: threads together never get more than there is, and all
 
 TEST_CASE("memory budget: charges ahead wait after a charge did not fit, until a quarter is free") {
   MemoryBudget budget(100);
-  CHECK(budget.ChargeAhead(60));
+  CHECK(budget.ChargeAhead(80));
   CHECK_FALSE(budget.Charge(50));
   CHECK_FALSE(budget.ChargeAhead(1));
-  budget.Refund(60);
+  budget.Refund(80);
   CHECK_FALSE(budget.ChargeAhead(1));  // what was freed is for the charge that did not fit
-  CHECK(budget.Charge(50));
-  CHECK(budget.ChargeAhead(50));
+  CHECK(budget.Charge(76));
   CHECK_FALSE(budget.ChargeAhead(1));
+  budget.Refund(10);
+  CHECK(budget.Charge(5));
+  CHECK(budget.ChargeAhead(17));       // 88
+  CHECK_FALSE(budget.ChargeAhead(1));  // an eighth is left to what is needed now
+  CHECK(budget.Charge(12));
+  CHECK_FALSE(budget.Charge(1));
 }
 
 }  // namespace

@@ -26,6 +26,18 @@ echo "$said"
 [ "$(head -n 1 <<<"$said")" = "token 0 sees 1.0, token 1 sees 1.5, token 2 sees 2.0" ] || fail "wrong attention"
 [ "$(tail -n 1 <<<"$said")" = "2 sequences in 1 block" ] || fail "the fork shares nothing"
 
+# README's C++ is what a reader copies first: it has to compile as it stands, in a function that has the tensors.
+{
+  echo '#include <kvist/cache.h>'
+  echo 'kvist::Status Readme(std::span<const kvist::Token> tokens, const float* keys, const float* values,'
+  echo '                     const float* queries, float* out) {'
+  sed -n '/^```cpp$/,/^```$/p' "$source/README.md" | grep -v -e '^```' -e '^#include'
+  echo '  return {}; }'
+} >"$work/readme.cc"
+[ "$(wc -l <"$work/readme.cc")" -gt 10 ] || fail "README has no C++ example"
+c++ -std=c++23 -Wall -Wextra -Werror -Wno-unused-variable -I "$work/prefix/include" -c "$work/readme.cc" \
+  -o "$work/readme.o" || fail "the C++ example of README.md does not compile"
+
 if [ -x "$work/prefix/bin/kvist" ]; then  # there when the engine was built
   env -u LD_LIBRARY_PATH "$work/prefix/bin/kvist" --help >/dev/null || fail "the installed program does not start"
   [ -f "$work/prefix/share/kvist/models.py" ] || fail "models.py is not beside the program"

@@ -153,6 +153,37 @@ class WithoutModel(ProgramTest):
         self.assertEqual({record["impl"] for record in records}, {"kvist", "ggml"})
         self.assertEqual({record["metric"] for record in records}, {"time_ms", "gb_per_s"})
 
+    def test_bench_growth_plays_a_trace_in_either_format(self):
+        csv = self.file("load.csv", b"TIMESTAMP,ContextTokens,GeneratedTokens\n0,300,20\n1,40,700\n2,900,1\n")
+        jsonl = self.file("load.jsonl", b'{"input_length": 300, "output_length": 20}\n{"input_length": 40, "output_length": 9}\n')
+        for trace, tokens in ((csv, 300 + 20 + 40 + 700 + 900 + 1), (jsonl, 300 + 20 + 40 + 9)):
+            records = self.objects(run("bench", "growth", "--trace", trace, "--geometry", "gemma3", "--json"))
+            held = {(r["impl"], r["params"]["growth"]): r["value"] for r in records if r["metric"] == "tokens"}
+            self.assertEqual(set(held.values()), {tokens}, held)
+            copied = [r["value"] for r in records if r["metric"] == "copied_bytes" and r["impl"] == "kvist"]
+            self.assertEqual(copied, [0] * 5)
+
+    def test_bench_growth_runs_the_articles_scenarios(self):
+        arguments = ("bench", "growth", "--table", "comprehensive", "--rounds", 1, "--growth", "exact", "--json")
+        records = self.objects(run(*arguments))
+        ours = {(r["params"]["scenario"], r["metric"]): r["value"] for r in records if r["impl"] == "kvist"}
+        scenarios = {scenario for scenario, _ in ours}
+        self.assertEqual(scenarios, {"short chat", "long document", "streaming", "burst"})
+        for scenario in scenarios:
+            self.assertEqual(ours[scenario, "copied_bytes"], 0)
+            self.assertIsNone(ours[scenario, "refused_at"])
+            self.assertGreater(ours[scenario, "least_utilisation"], 0.95)
+
+    def test_bench_growth_refuses_what_it_does_not_know(self):
+        self.assert_fails(run("bench", "growth", "--growth", "dynamic:factor=9"), 2, "between 1.2 and 2")
+        self.assert_fails(run("bench", "growth", "--trace", self.folder / "none.csv"), 1, "none.csv")
+        broken = self.file("broken.csv", b"TIMESTAMP,ContextTokens,GeneratedTokens\n0,300,20\n0,x,1\n")
+        self.assert_fails(run("bench", "growth", "--trace", broken), 1, "line 3", "ContextTokens")
+
+    def test_report_tells_what_is_missing(self):
+        self.assertEqual(run("report").returncode, 2)
+        self.assertEqual(run("report", self.folder / "none.jsonl", "-o", self.folder).returncode, 1)
+
 
 @needs_model
 class WithModel(ProgramTest):
