@@ -92,6 +92,13 @@ std::string NameOf(const GrowthResult& result, const std::vector<GrowthResult>& 
   return "kvist " + (std::ranges::count_if(all, of_kind) > 1 ? result.growth : kind);
 }
 
+void WriteRefusals(const std::vector<GrowthResult>& results, Output& out) {
+  for (const GrowthResult& result : results) {
+    if (result.refused_at < 0) continue;
+    out.Write("! " + NameOf(result, results) + " had no room for " + std::to_string(result.refused_at) + " tokens\n");
+  }
+}
+
 void WriteTable(const std::string& title, const std::vector<GrowthResult>& results, Output& out) {
   out.Write("\n" + title +
             "\n                          tokens     live     held     peak  all ever   copied  resizes  stalls  "
@@ -110,10 +117,25 @@ void WriteTable(const std::string& title, const std::vector<GrowthResult>& resul
                   100 * result.utilisation, 100 * result.peak_utilisation, result.total_ms, result.append_max_ms);
     out.Write(line);
   }
+  WriteRefusals(results, out);
+}
+
+// Sequences come and go, so only sums and the most at one time say something.
+void WriteTraceTable(const std::string& title, const std::vector<GrowthResult>& results, Output& out) {
+  out.Write("\n" + title +
+            "\n                          tokens  peak MiB  copied MiB  resizes  stalls  mean utilisation   total ms   "
+            "worst ms\n");
   for (const GrowthResult& result : results) {
-    if (result.refused_at < 0) continue;
-    out.Write("! " + NameOf(result, results) + " had no room for " + std::to_string(result.refused_at) + " tokens\n");
+    char line[256];
+    std::snprintf(line, sizeof(line), "%-22s %9lld%c %8.1f %11.1f %8lld %7lld %16.0f%% %10.2f %10.3f\n",
+                  NameOf(result, results).c_str(), static_cast<long long>(result.tokens),
+                  result.refused_at >= 0 ? '!' : ' ', double(result.peak_bytes) / (1 << 20),
+                  double(result.copied_bytes) / (1 << 20), static_cast<long long>(result.resizes),
+                  static_cast<long long>(result.stalls), 100 * result.utilisation, result.total_ms,
+                  result.append_max_ms);
+    out.Write(line);
   }
+  WriteRefusals(results, out);
 }
 
 // The article's first table: what a static cache of 8,192 tokens wastes, and what blocks do.
@@ -181,9 +203,9 @@ Status BenchTrace(const GrowthArguments& arguments, const CacheGeometry& geometr
                   {"slots", arguments.num_slots}},
                  results, out);
   } else {
-    WriteTable("trace: " + name + ", " + std::to_string(requests.size()) + " requests, " +
-                   std::to_string(arguments.num_slots) + " at a time (utilisation: mean)",
-               results, out);
+    WriteTraceTable("trace: " + name + ", " + std::to_string(requests.size()) + " requests, " +
+                        std::to_string(arguments.num_slots) + " at a time",
+                    results, out);
   }
   return {};
 }
