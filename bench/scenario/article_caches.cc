@@ -14,6 +14,9 @@
 namespace kvist {
 namespace {
 
+// How growing copies: the article clones what it holds, allocates anew and copies the clone back; once is enough.
+enum class Copying { kOnce, kThroughClone };
+
 // Counts bytes as they come and go.
 struct Meter {
   size_t allocated_bytes = 0, peak_bytes = 0, cumulative_bytes = 0;
@@ -45,20 +48,28 @@ class Arrays {
   Arrays& operator=(const Arrays&) = delete;
 
   // Allocates anew, copies what is held, frees the old: array by array. Returns the bytes copied.
-  size_t Resize(int64_t capacity_tokens) {
+  size_t Resize(int64_t capacity_tokens, Copying copying = Copying::kOnce) {
     const size_t old_bytes = bytes() / size_t(shape_.num_arrays);
     const size_t new_floats = size_t(capacity_tokens) * shape_.row_floats;
     const size_t held_bytes = size_t(num_tokens_) * shape_.row_floats * sizeof(float);
     arrays_.resize(size_t(shape_.num_arrays));
     for (Zeros& array : arrays_) {
+      Zeros clone;
+      if (copying == Copying::kThroughClone && array != nullptr) {
+        clone = AllocateZeros(held_bytes / sizeof(float));
+        meter_->Take(held_bytes);
+        std::memcpy(clone.get(), array.get(), held_bytes);
+      }
       Zeros fresh = AllocateZeros(new_floats);
       meter_->Take(new_floats * sizeof(float));
-      if (array != nullptr) std::memcpy(fresh.get(), array.get(), held_bytes);
+      if (array != nullptr) std::memcpy(fresh.get(), clone != nullptr ? clone.get() : array.get(), held_bytes);
       array = std::move(fresh);
       meter_->Give(old_bytes);
+      if (clone != nullptr) meter_->Give(held_bytes);
     }
     capacity_tokens_ = capacity_tokens;
-    return old_bytes == 0 ? 0 : held_bytes * size_t(shape_.num_arrays);
+    if (old_bytes == 0) return 0;
+    return held_bytes * size_t(shape_.num_arrays) * (copying == Copying::kThroughClone ? 2 : 1);
   }
 
   void Append(const float* rows, int64_t num_tokens) {
@@ -92,8 +103,8 @@ class Arrays {
 // Static, and with a factor dynamic.
 class GrowingCache : public ArticleCache {
  public:
-  GrowingCache(TokenShape shape, int64_t initial_tokens, double factor, int64_t max_tokens)
-      : shape_(shape), factor_(factor), max_tokens_(max_tokens), arrays_(shape, &meter_) {
+  GrowingCache(TokenShape shape, int64_t initial_tokens, double factor, int64_t max_tokens, Copying copying)
+      : shape_(shape), factor_(factor), max_tokens_(max_tokens), copying_(copying), arrays_(shape, &meter_) {
     arrays_.Resize(initial_tokens);
   }
 
@@ -119,7 +130,7 @@ class GrowingCache : public ArticleCache {
     if (required_tokens <= arrays_.capacity_tokens()) return true;
     if (required_tokens > max_tokens_) return false;
     const auto grown = int64_t(double(arrays_.capacity_tokens()) * factor_);
-    copied_bytes_ += arrays_.Resize(std::max(required_tokens, std::min(grown, max_tokens_)));
+    copied_bytes_ += arrays_.Resize(std::max(required_tokens, std::min(grown, max_tokens_)), copying_);
     ++num_resizes_;
     return true;
   }
@@ -127,6 +138,7 @@ class GrowingCache : public ArticleCache {
   const TokenShape shape_;
   const double factor_;
   const int64_t max_tokens_;
+  const Copying copying_;
   Meter meter_;
   Arrays arrays_;
   size_t copied_bytes_ = 0;
@@ -136,7 +148,8 @@ class GrowingCache : public ArticleCache {
 class PredictiveCache : public GrowingCache {
  public:
   PredictiveCache(TokenShape shape, int64_t initial_tokens, int history_window, int64_t max_tokens)
-      : GrowingCache(shape, initial_tokens, 1.5, max_tokens), history_window_(size_t(history_window)) {}
+      : GrowingCache(shape, initial_tokens, 1.5, max_tokens, Copying::kThroughClone),
+        history_window_(size_t(history_window)) {}
 
   bool Append(const float* rows, int64_t num_tokens) override {
     history_.push_back(num_tokens);
@@ -288,11 +301,15 @@ class CompressedCache : public ArticleCache {
 }  // namespace
 
 std::unique_ptr<ArticleCache> MakeArticleStatic(TokenShape shape, int64_t max_tokens) {
-  return std::make_unique<GrowingCache>(shape, max_tokens, 1.0, max_tokens);
+  return std::make_unique<GrowingCache>(shape, max_tokens, 1.0, max_tokens, Copying::kOnce);
 }
 std::unique_ptr<ArticleCache> MakeArticleDynamic(TokenShape shape, int64_t initial_tokens, double factor,
                                                  int64_t max_tokens) {
-  return std::make_unique<GrowingCache>(shape, initial_tokens, factor, max_tokens);
+  return std::make_unique<GrowingCache>(shape, initial_tokens, factor, max_tokens, Copying::kThroughClone);
+}
+std::unique_ptr<ArticleCache> MakeCopyAndGrow(TokenShape shape, int64_t initial_tokens, double factor,
+                                              int64_t max_tokens) {
+  return std::make_unique<GrowingCache>(shape, initial_tokens, factor, max_tokens, Copying::kOnce);
 }
 std::unique_ptr<ArticleCache> MakeArticlePredictive(TokenShape shape, int64_t initial_tokens, int history_window,
                                                     int64_t max_tokens) {

@@ -43,10 +43,13 @@ class ArticleCache {
 
 // One zeroed allocation of max_tokens.
 std::unique_ptr<ArticleCache> MakeArticleStatic(TokenShape shape, int64_t max_tokens);
-// Grows by allocating anew and copying everything.
+// Grows by allocating anew and copying everything, through a clone as the article does.
 std::unique_ptr<ArticleCache> MakeArticleDynamic(TokenShape shape, int64_t initial_tokens, double factor,
                                                  int64_t max_tokens);
-// The same, growing ahead by what the last steps let it expect.
+// The best that growing by copying can do: one copy. Not the article's, but the fairer one to compare with.
+std::unique_ptr<ArticleCache> MakeCopyAndGrow(TokenShape shape, int64_t initial_tokens, double factor,
+                                              int64_t max_tokens);
+// The article's dynamic cache, growing ahead by what the last steps let it expect.
 std::unique_ptr<ArticleCache> MakeArticlePredictive(TokenShape shape, int64_t initial_tokens, int history_window,
                                                     int64_t max_tokens);
 // A fast part of fixed size; when it is full, its older half is copied out to a list.

@@ -157,6 +157,7 @@ std::vector<std::pair<std::string, MakeArticle>> ArticleDesigns(TokenShape shape
   std::vector<std::pair<std::string, MakeArticle>> designs = {
       {"article-static", [=] { return MakeArticleStatic(shape, scenario.static_tokens); }},
       {"article-dynamic", [=] { return MakeArticleDynamic(shape, initial, 1.5, kArticleMaxTokens); }},
+      {"copy-and-grow", [=] { return MakeCopyAndGrow(shape, initial, 1.5, kArticleMaxTokens); }},
       {"article-predictive", [=] { return MakeArticlePredictive(shape, initial, 10, kArticleMaxTokens); }},
       {"article-hierarchical", [=] { return MakeArticleHierarchical(shape, 512, 4096); }},
       {"article-compressed", [=] { return MakeArticleCompressed(shape, 0.7, kArticleMaxTokens); }},
@@ -309,6 +310,7 @@ Result<std::vector<GrowthResult>> RunGrowthTrace(const std::vector<TraceRequest>
   const std::pair<const char*, MakeArticle> designs[] = {
       {"article-static", [&] { return MakeArticleStatic(shape, max_tokens); }},
       {"article-dynamic", [&] { return MakeArticleDynamic(shape, 256, 1.5, max_tokens); }},
+      {"copy-and-grow", [&] { return MakeCopyAndGrow(shape, 256, 1.5, max_tokens); }},
       {"article-predictive", [&] { return MakeArticlePredictive(shape, 256, 10, max_tokens); }},
   };
   const int num_all = int(std::size(designs) + growths.size());

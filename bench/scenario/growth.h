@@ -24,7 +24,7 @@ std::vector<GrowthScenario> GrowthScenarios();
 
 // What one cache did in one scenario.
 struct GrowthResult {
-  std::string impl;         // "kvist", "article-static", "article-dynamic", ...
+  std::string impl;         // "kvist", "article-static", "copy-and-grow", ...
   std::string growth;       // ours: the policy
   int64_t tokens = 0;       // held at the end
   int64_t refused_at = -1;  // the length at which a step did not fit; -1: all did

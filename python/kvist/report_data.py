@@ -184,7 +184,14 @@ def _is_amount(value):
 # --- sorting ---
 
 _TABLES = ("comprehensive", "dynamic", "predictive", "append", "trace")
-_IMPLS = ("article-static", "article-dynamic", "article-predictive", "article-hierarchical", "article-compressed")
+_IMPLS = (
+    "article-static",
+    "article-dynamic",
+    "copy-and-grow",
+    "article-predictive",
+    "article-hierarchical",
+    "article-compressed",
+)
 _KINDS = ("exact", "static", "dynamic", "predictive", "learned")
 
 

@@ -37,6 +37,7 @@ class Drawing:
 _COLOURS = {
     ("article-static", ""): "#e8cdb8",
     ("article-dynamic", ""): "#93b3a3",
+    ("copy-and-grow", ""): "#b7c9a0",
     ("article-predictive", ""): "#8d7a94",
     ("article-hierarchical", ""): "#c4c8cc",
     ("article-compressed", ""): "#646b73",

@@ -49,6 +49,7 @@ _WORDS = {  # key: (English, Chinese)
     # Caches.
     "impl article-static": ("article static", "原文 静态"),
     "impl article-dynamic": ("article dynamic", "原文 动态"),
+    "impl copy-and-grow": ("copy and grow, once", "单次复制扩容"),
     "impl article-predictive": ("article predictive", "原文 预测"),
     "impl article-hierarchical": ("article hierarchical", "原文 分层"),
     "impl article-compressed": ("article compressed", "原文 压缩"),
