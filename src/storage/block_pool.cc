@@ -130,19 +130,35 @@ void BlockPool::Expect(int64_t num_more_blocks) {
 Status BlockPool::MakeExpectedReady() {
   Lock lock(mutex_);
   while (int64_t(spare_.size()) < num_expected_) {
-    KVIST_TRY(const BlockId block, CommitOrWait(lock));
-    spare_.push_back(block);
+    if (!IsBlockMissing(lock)) {
+      landed_.wait(lock, [this] { return num_arriving_ == 0; });
+      continue;
+    }
+    ++num_arriving_;
+    const Result<BlockId> block = CommitOrWait(lock);
+    Arrive(block, lock);
+    if (!block) return std::unexpected(block.error());
   }
   return {};
 }
 
+// Two threads may take expected blocks at once; together they take no more than are expected.
+bool BlockPool::IsBlockMissing(const Lock&) const {
+  return int64_t(spare_.size() + num_arriving_) < num_expected_;
+}
+
+void BlockPool::Arrive(const Result<BlockId>& block, const Lock&) {
+  if (block) spare_.push_back(*block);
+  if (--num_arriving_ == 0) landed_.notify_all();
+}
+
 std::optional<BlockPool::Clock::time_point> BlockPool::Tidy(Clock::time_point now) {
   Lock lock(mutex_);
-  while (int64_t(spare_.size()) < num_expected_) {
-    if (!budget_->ChargeAhead(block_bytes_)) break;
+  while (IsBlockMissing(lock) && budget_->ChargeAhead(block_bytes_)) {
+    ++num_arriving_;
     const Result<BlockId> block = CommitCharged(lock);
+    Arrive(block, lock);
     if (!block) break;  // whoever needs the block will be told
-    spare_.push_back(*block);
   }
   while (spare_.size() > NumWantedSpares(lock) + stats_.num_live_blocks / kLiveBlocksPerWaitingBlock) {
     GiveBackSpare(lock);

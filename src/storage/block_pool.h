@@ -85,6 +85,8 @@ class BlockPool {
   void BeginFlight(Lock& lock);
   void EndFlight(Lock& lock);
   size_t NumWantedSpares(const Lock&) const;
+  bool IsBlockMissing(const Lock&) const;
+  void Arrive(const Result<BlockId>& block, const Lock&);
 
   AddressRange range_;
   const size_t block_bytes_;
@@ -96,6 +98,7 @@ class BlockPool {
   std::vector<BlockId> returned_;           // free, memory given back
   int64_t num_expected_ = 0;
   size_t num_in_flight_ = 0;  // blocks whose memory is being taken or given back
+  size_t num_arriving_ = 0;   // expected blocks whose memory is being taken
   std::condition_variable landed_;
   std::optional<Clock::time_point> excess_since_;  // since when there are more spare blocks than wanted
   BlockPoolStats stats_;
