@@ -87,6 +87,18 @@ class Arrays {
     return rest * size_t(shape_.num_arrays);
   }
 
+  // Of a cache that holds these arrays and nothing else.
+  ArticleStats Stats(size_t copied_bytes, int64_t num_resizes) const {
+    return {num_tokens_,
+            capacity_tokens_,
+            size_t(num_tokens_) * shape_.token_bytes(),
+            meter_->allocated_bytes,
+            meter_->peak_bytes,
+            meter_->cumulative_bytes,
+            copied_bytes,
+            num_resizes};
+  }
+
   const float* array(int index) const { return arrays_[size_t(index)].get(); }
   int64_t num_tokens() const { return num_tokens_; }
   int64_t capacity_tokens() const { return capacity_tokens_; }
@@ -114,16 +126,7 @@ class GrowingCache : public ArticleCache {
     return true;
   }
 
-  ArticleStats stats() const override {
-    return {arrays_.num_tokens(),
-            arrays_.capacity_tokens(),
-            size_t(arrays_.num_tokens()) * shape_.token_bytes(),
-            meter_.allocated_bytes,
-            meter_.peak_bytes,
-            meter_.cumulative_bytes,
-            copied_bytes_,
-            num_resizes_};
-  }
+  ArticleStats stats() const override { return arrays_.Stats(copied_bytes_, num_resizes_); }
 
  protected:
   bool MakeRoom(int64_t required_tokens) {
@@ -257,16 +260,7 @@ class CompressedCache : public ArticleCache {
     return true;
   }
 
-  ArticleStats stats() const override {
-    return {arrays_.num_tokens(),
-            arrays_.capacity_tokens(),
-            size_t(arrays_.num_tokens()) * shape_.token_bytes(),
-            meter_.allocated_bytes,
-            meter_.peak_bytes,
-            meter_.cumulative_bytes,
-            copied_bytes_,
-            num_resizes_};
-  }
+  ArticleStats stats() const override { return arrays_.Stats(copied_bytes_, num_resizes_); }
 
  private:
   std::vector<float> KeepLargest(const float* rows, int64_t num_tokens) const {

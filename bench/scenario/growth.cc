@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
-#include <optional>
 
 #include "bench/scenario/article_caches.h"
 #include "kvist/growth.h"
@@ -72,14 +71,13 @@ class KvistContestant : public Contestant {
     return true;
   }
 
-  GrowthResult Sizes() const override { return SizesOf(*cache_, sequence_.num_tokens(), sequence_.growth()); }
-
-  static GrowthResult SizesOf(const Cache& cache, int64_t num_tokens, const SequenceGrowth& growth) {
-    const CacheStats stats = cache.stats();
+  GrowthResult Sizes() const override {
+    const CacheStats stats = cache_->stats();
+    const SequenceGrowth growth = sequence_.growth();
     GrowthResult result;
     result.impl = "kvist";
-    result.growth = GrowthSpec(cache.options().growth);
-    result.tokens = num_tokens;
+    result.growth = GrowthSpec(cache_->options().growth);
+    result.tokens = sequence_.num_tokens();
     result.copied_bytes = stats.copied_bytes;
     result.live_bytes = stats.live_bytes;
     result.committed_bytes = stats.committed_bytes;
@@ -87,8 +85,9 @@ class KvistContestant : public Contestant {
     result.cumulative_bytes = stats.cumulative_bytes;
     result.resizes = growth.num_resizes;
     result.stalls = int64_t(stats.num_stalls);
-    const double room = double(stats.committed_bytes) / double(cache.geometry().BytesPerToken(cache.options().form));
-    result.utilisation = room > 0 ? double(num_tokens) / room : 0;
+    const double room =
+        double(stats.committed_bytes) / double(cache_->geometry().BytesPerToken(cache_->options().form));
+    result.utilisation = room > 0 ? double(result.tokens) / room : 0;
     result.mean_growth = growth.mean_step_ratio;
     result.stability = 1.0 / (1.0 + growth.step_ratio_variance);
     return result;

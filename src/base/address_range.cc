@@ -12,18 +12,14 @@
 #include <fstream>
 #include <string>
 
+#include "base/round_up.h"
+
 namespace kvist {
 
 size_t PageBytes() {
   static const size_t bytes = size_t(sysconf(_SC_PAGESIZE));
   return bytes;
 }
-
-namespace {
-size_t RoundUp(size_t bytes, size_t multiple) {
-  return (bytes + multiple - 1) / multiple * multiple;
-}
-}  // namespace
 
 size_t PhysicalBytes() {
   return size_t(sysconf(_SC_PHYS_PAGES)) * PageBytes();

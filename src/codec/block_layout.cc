@@ -5,14 +5,11 @@
 #include <algorithm>
 
 #include "base/address_range.h"
+#include "base/round_up.h"
 #include "codec/tile.h"
 
 namespace kvist {
 namespace {
-
-size_t RoundUp(size_t bytes, size_t multiple) {
-  return (bytes + multiple - 1) / multiple * multiple;
-}
 
 void AddLayer(const CacheGeometry& geometry, Form form, int index, BlockLayout& group) {
   const LayerGeometry& layer = geometry.layers[size_t(index)];

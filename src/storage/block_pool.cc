@@ -36,8 +36,7 @@ Result<BlockId> BlockPool::Allocate() {
   Lock lock(mutex_);
   BlockId block;
   if (!spare_.empty()) {
-    block = spare_.back();
-    spare_.pop_back();
+    block = TakeSpare(lock);
   } else {
     KVIST_TRY(block, CommitOrWait(lock));
     ++stats_.num_stalls;
@@ -48,16 +47,19 @@ Result<BlockId> BlockPool::Allocate() {
   return block;
 }
 
+BlockId BlockPool::TakeSpare(const Lock&) {
+  const BlockId block = spare_.back();
+  spare_.pop_back();
+  return block;
+}
+
 Result<BlockId> BlockPool::CommitOrWait(Lock& lock) {
   while (true) {
     Result<BlockId> block = Commit(lock);
     if (block || num_in_flight_ == 0) return block;
     // What another thread is taking ahead or giving back counts as used until it is done; then it may be ours.
     landed_.wait(lock, [this] { return num_in_flight_ == 0; });
-    if (spare_.empty()) continue;
-    const BlockId spare = spare_.back();
-    spare_.pop_back();
-    return spare;
+    if (!spare_.empty()) return TakeSpare(lock);
   }
 }
 
@@ -181,8 +183,7 @@ void BlockPool::Trim() {
 }
 
 void BlockPool::GiveBackSpare(Lock& lock) {
-  const BlockId block = spare_.back();
-  spare_.pop_back();
+  const BlockId block = TakeSpare(lock);
   BeginFlight(lock);
   range_.Decommit(size_t(block.index) * block_bytes_, block_bytes_);
   budget_->Refund(block_bytes_);

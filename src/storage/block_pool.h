@@ -84,6 +84,7 @@ class BlockPool {
   void GiveBackSpare(Lock& lock);
   void BeginFlight(Lock& lock);
   void EndFlight(Lock& lock);
+  BlockId TakeSpare(const Lock&);
   size_t NumWantedSpares(const Lock&) const;
   bool IsBlockMissing(const Lock&) const;
   void Arrive(const Result<BlockId>& block, const Lock&);
