@@ -8,7 +8,9 @@ void AddBenchCommand(CLI::App& program, Command* chosen) {
   CLI::App* bench = program.add_subcommand("bench", "Measure speed; see `kvist bench --help`");
   bench->require_subcommand(1);
   AddBenchAttention(bench, chosen);
+  AddBenchDecode(bench, chosen);
   AddBenchGrowth(bench, chosen);
+  AddBenchPrefill(bench, chosen);
   AddBenchSpeedup(bench, chosen);
 }
 

@@ -8,7 +8,9 @@ namespace kvist {
 
 // The sub-commands of `kvist bench`, one a file.
 void AddBenchAttention(CLI::App* bench, Command* chosen);
+void AddBenchDecode(CLI::App* bench, Command* chosen);
 void AddBenchGrowth(CLI::App* bench, Command* chosen);
+void AddBenchPrefill(CLI::App* bench, Command* chosen);
 void AddBenchSpeedup(CLI::App* bench, Command* chosen);
 
 }  // namespace kvist

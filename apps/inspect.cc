@@ -20,8 +20,6 @@
 namespace kvist {
 namespace {
 
-constexpr Codec kCodecs[] = {Codec::kF32, Codec::kF16, Codec::kBf16};
-
 // Layers that keep the same tokens.
 std::map<int, int> WindowToNumLayers(const CacheGeometry& geometry) {
   std::map<int, int> groups;
@@ -47,13 +45,13 @@ Json WeightsJson(const GgufFile& file) {
 
 Json KvJson(const ModelConfig& config) {
   Json forms = Json::array();
-  for (const Codec codec : kCodecs) {
+  for (const Codec codec : kAllCodecs) {
     const Form form{codec, codec};
     const CacheGeometry& geometry = config.geometry;
     forms.push_back({{"form", FormName(form)},
                      {"bytes_per_token", geometry.BytesPerToken(form)},
                      {"block_bytes", KvBlockBytes(geometry, form)},
-                     {"full_context_bytes", KvBytes(geometry, form, config.context_length, 1)},
+                     {"full_context_bytes", KvBytes(geometry, {.form = form}, config.context_length, 1)},
                      {"static_bytes", StaticKvBytes(geometry, form, config.context_length)}});
   }
   return forms;

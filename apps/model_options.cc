@@ -23,26 +23,33 @@ Status CheckVocabularies(const LoadedModel& loaded) {
                                        "; the file was not converted well");
 }
 
+std::string FormHelp() {
+  std::string codecs;
+  for (const Codec codec : kAllCodecs) codecs += CodecName(codec) + std::string(", ");
+  return "How keys and values are stored: " + codecs + "or K/V as in q8/q4";
+}
+
 }  // namespace
 
-void AddModelOptions(CLI::App* command, ModelArguments* arguments) {
-  arguments->num_threads = NumAvailableCores();
+void AddModelFileOptions(CLI::App* command, ModelArguments* arguments) {
   command->add_option("-m,--model", arguments->model, "GGUF file, or name of a model that `kvist model get` fetched")
       ->required()
       ->type_name("MODEL");
-  command
-      ->add_option("--form", arguments->form, "How keys and values are stored: f32, f16, bf16, or K/V as in f16/bf16")
-      ->check(CheckForm)
-      ->type_name("FORM")
-      ->capture_default_str();
   command->add_option("--weights", arguments->weights, "Use weights as in the file, or expanded to f32 (for measuring)")
       ->check(CheckWeights)
       ->type_name("file|f32")
       ->capture_default_str();
+}
+
+void AddThreadsOption(CLI::App* command, ModelArguments* arguments) {
+  arguments->num_threads = NumAvailableCores();
   command->add_option("--threads", arguments->num_threads, "Threads that compute; the default is the cores there are")
       ->check(CheckThreads)
       ->type_name("N")
       ->capture_default_str();
+}
+
+void AddMemoryOptions(CLI::App* command, ModelArguments* arguments) {
   command
       ->add_option_function<std::string>(
           "--kv-memory", [=](const std::string& text) { arguments->kv_memory_bytes = ParseBytes(text); },
@@ -59,23 +66,42 @@ void AddModelOptions(CLI::App* command, ModelArguments* arguments) {
       ->capture_default_str();
 }
 
-Result<LoadedModel> LoadModel(const ModelArguments& arguments) {
+void AddModelOptions(CLI::App* command, ModelArguments* arguments) {
+  AddModelFileOptions(command, arguments);
+  command->add_option("--form", arguments->form, FormHelp())
+      ->check(CheckForm)
+      ->type_name("FORM")
+      ->capture_default_str();
+  AddThreadsOption(command, arguments);
+  AddMemoryOptions(command, arguments);
+}
+
+Result<LoadedModel> LoadModelOnly(const ModelArguments& arguments) {
   LoadedModel loaded;
-  KVIST_TRY(const Form form, ParseForm(arguments.form));
-  KVIST_TRY(const GrowthOptions growth, ParseGrowth(arguments.growth));
   KVIST_TRY(const std::string path, FindModel(arguments.model));
   KVIST_TRY(loaded.file, GgufFile::Open(path));
   const WeightsForm weights = arguments.weights == "f32" ? WeightsForm::kF32 : WeightsForm::kFile;
   KVIST_TRY(loaded.model, Model::Open(loaded.file, {.num_threads = arguments.num_threads, .weights = weights}));
   KVIST_TRY(loaded.tokenizer, Tokenizer::Open(loaded.file));
   KVIST_TRY_VOID(CheckVocabularies(loaded));
+  return loaded;
+}
+
+Result<LoadedModel> LoadModel(const ModelArguments& arguments) {
+  KVIST_TRY(const Form form, ParseForm(arguments.form));
+  KVIST_TRY(const GrowthOptions growth, ParseGrowth(arguments.growth));
+  KVIST_TRY(LoadedModel loaded, LoadModelOnly(arguments));
   KVIST_TRY(loaded.cache, Cache::Open(loaded.model->geometry(),
                                       {.form = form, .budget_bytes = arguments.kv_memory_bytes, .growth = growth}));
   return loaded;
 }
 
+std::string ModelName(const LoadedModel& loaded) {
+  return std::filesystem::path(loaded.file->path()).stem().string();
+}
+
 Json ModelParams(const ModelArguments& arguments, const LoadedModel& loaded) {
-  return {{"model", std::filesystem::path(loaded.file->path()).stem().string()},
+  return {{"model", ModelName(loaded)},
           {"form", FormName(loaded.cache->options().form)},
           {"weights", arguments.weights},
           {"threads", loaded.model->num_threads()},

@@ -25,6 +25,11 @@ struct ModelArguments {
 };
 void AddModelOptions(CLI::App* command, ModelArguments* arguments);
 
+// Parts of these, for commands that take several forms or several numbers of threads.
+void AddModelFileOptions(CLI::App* command, ModelArguments* arguments);  // -m, --weights
+void AddThreadsOption(CLI::App* command, ModelArguments* arguments);
+void AddMemoryOptions(CLI::App* command, ModelArguments* arguments);  // --kv-memory, --growth
+
 struct LoadedModel {
   std::shared_ptr<const GgufFile> file;
   std::shared_ptr<const Tokenizer> tokenizer;
@@ -33,6 +38,11 @@ struct LoadedModel {
 };
 // Errors as FindModel, GgufFile::Open, Model::Open, Tokenizer::Open and Cache::Open.
 Result<LoadedModel> LoadModel(const ModelArguments& arguments);
+// The same without a cache, which is left empty.
+Result<LoadedModel> LoadModelOnly(const ModelArguments& arguments);
+
+// The file's name without folder and ending, as records name it.
+std::string ModelName(const LoadedModel& loaded);
 
 // What is held fixed, for records: model, form, weights, threads, growth.
 Json ModelParams(const ModelArguments& arguments, const LoadedModel& loaded);

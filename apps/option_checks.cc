@@ -8,6 +8,7 @@
 
 #include "kvist/geometry.h"
 #include "kvist/growth.h"
+#include "model/model.h"
 #include "threads.h"
 
 namespace kvist {
@@ -45,6 +46,11 @@ std::string CheckForm(const std::string& text) {
   return form ? "" : form.error().message;
 }
 
+std::string CheckCodec(const std::string& text) {
+  if (text.find('/') == std::string::npos) return CheckForm(text);
+  return "'" + text + "' is two codecs; give those of keys with --form-k and those of values with --form-v";
+}
+
 std::string CheckGrowth(const std::string& text) {
   const auto growth = ParseGrowth(text);
   return growth ? "" : growth.error().message;
@@ -54,8 +60,17 @@ std::string CheckCount(const std::string& text) {
   return IsBetween(text, 1, 1'000'000) ? "" : "'" + text + "' is not a whole number from 1 to a million";
 }
 
+std::string CheckCountOrZero(const std::string& text) {
+  return IsBetween(text, 0, 1'000'000) ? "" : "'" + text + "' is not a whole number from 0 to a million";
+}
+
 std::string CheckPhase(const std::string& text) {
   return text == "decode" || text == "prefill" ? "" : "'" + text + "' is neither decode nor prefill";
+}
+
+std::string CheckSequences(const std::string& text) {
+  if (IsBetween(text, 1, Model::kMaxBatchTokens)) return "";
+  return "'" + text + "' is not between 1 and " + std::to_string(Model::kMaxBatchTokens);
 }
 
 std::string CheckThreads(const std::string& text) {

@@ -10,9 +10,12 @@ namespace kvist {
 // Checks of option values for CLI11: "" when the text is fine, else what is wrong with it.
 std::string CheckBytes(const std::string& text);
 std::string CheckCount(const std::string& text);  // a whole number from 1 to a million
+std::string CheckCodec(const std::string& text);
+std::string CheckCountOrZero(const std::string& text);
 std::string CheckForm(const std::string& text);
 std::string CheckGrowth(const std::string& text);
 std::string CheckPhase(const std::string& text);
+std::string CheckSequences(const std::string& text);  // as many as one step of a model takes
 std::string CheckThreads(const std::string& text);
 std::string CheckWeights(const std::string& text);
 

@@ -13,10 +13,8 @@
 #include "report.h"
 
 namespace kvist {
-namespace {
 
-// The script of an installed program, else of the source tree it was built in.
-Result<std::string> FindScript(const std::string& name) {
+Result<std::string> FindPythonScript(const std::string& name) {
   std::error_code ignored;
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", ignored);
   const std::filesystem::path places[] = {program.parent_path() / KVIST_INSTALLED_PYTHON_DIR / name,
@@ -28,10 +26,8 @@ Result<std::string> FindScript(const std::string& name) {
                                         places[1].string() + "; install kvist again");
 }
 
-}  // namespace
-
 int RunPythonScript(const char* name, const char* purpose, char** arguments) {
-  Result<std::string> script = FindScript(name);
+  Result<std::string> script = FindPythonScript(name);
   if (!script) return Report(script.error());
   const std::string venv_python = std::string(KVIST_VENV_DIR) + "/bin/python";
   std::string python = access(venv_python.c_str(), X_OK) == 0 ? venv_python : "python3";

@@ -7,6 +7,9 @@ find_package(Python3 REQUIRED COMPONENTS Interpreter)
 add_library(kvist_doctest_main OBJECT cmake/doctest_main.cc)
 target_link_libraries(kvist_doctest_main PUBLIC doctest::doctest)
 target_compile_features(kvist_doctest_main PUBLIC cxx_std_23)
+if(CMAKE_CROSSCOMPILING_EMULATOR MATCHES "qemu-")
+  target_sources(kvist_doctest_main PRIVATE cmake/emulated_machine.cc)
+endif()
 
 # One test program and one ctest entry. library: what it links; the rest: its sources (there may be none yet).
 function(kvist_add_test_program name label library)
@@ -29,9 +32,27 @@ file(GLOB property_tests CONFIGURE_DEPENDS tests/property/*.cc)
 kvist_add_test_program(kvist_unit_test unit kvist ${library_tests} ${conformance_tests})
 kvist_add_test_program(kvist_property_test property kvist ${property_tests})
 
+# Of a build for another machine (cmake/aarch64.cmake), in its emulator: the unit tests on each instruction set, without
+# those that take more than 20 seconds there because they attend to long texts again and again.
+if(CMAKE_CROSSCOMPILING_EMULATOR MATCHES "qemu-aarch64")
+  set(slow_tests "attend: after removals*" "attend: the bits don't depend*" "sealing: a query that saw the wrong form*"
+                 "sealing: after truncating*" "sealing: outputs are those*" "sealing: the bits don't depend*"
+                 "sequence: spare blocks of one group*")
+  list(JOIN slow_tests "," slow_tests)
+  function(kvist_add_emulated_test isa cpu)
+    add_test(NAME unit_${isa} COMMAND kvist_unit_test "--test-case-exclude=${slow_tests}")
+    set_tests_properties(unit_${isa} PROPERTIES LABELS emulated TIMEOUT 900
+                                                ENVIRONMENT "KVIST_ISA=${isa};QEMU_CPU=${cpu}")
+  endfunction()
+  kvist_add_emulated_test(neon cortex-a57)
+  kvist_add_emulated_test(neon-dotprod max)
+endif()
+
 if(KVIST_BUILD_ENGINE)
   file(GLOB golden_tests CONFIGURE_DEPENDS tests/golden/*.cc)
-  kvist_add_test_program(kvist_engine_test engine kvist_engine ${engine_tests} ${golden_tests})
+  file(GLOB bench_tests CONFIGURE_DEPENDS bench/*/*_test.cc)
+  kvist_add_test_program(kvist_engine_test engine kvist_engine ${engine_tests} ${golden_tests} ${bench_sources}
+                         ${bench_tests})
   kvist_runs_models(engine)
   if(TARGET kvist_program)
     target_compile_definitions(kvist_engine_test PRIVATE KVIST_PROGRAM="$<TARGET_FILE:kvist_program>")
@@ -52,6 +73,7 @@ endfunction()
 kvist_add_script_test(floors lint Python3::Interpreter tools/check_floors.py)
 kvist_add_script_test(floors_self_test lint Python3::Interpreter tools/check_floors.py --self-test)
 kvist_add_script_test(python_models python Python3::Interpreter tests/python/test_models.py)
+kvist_add_script_test(python_sdpa_worker python Python3::Interpreter tests/python/test_sdpa_worker.py)
 # matplotlib is in .venv; where another ggml is used there is no .venv, and what draws is reported as skipped if the
 # Python of the system has no matplotlib either.
 set(report_python "${PROJECT_SOURCE_DIR}/.venv/bin/python")

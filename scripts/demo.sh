@@ -29,8 +29,11 @@ say 'How caches grow: the designs of the article that Kvist grew from, beside ou
 "$kvist" bench growth --table comprehensive,append --rounds 1 --json >build/growth.jsonl
 "$kvist" report build/growth.jsonl -o build/report
 
+say 'What each form loses, on a text: this README (half a minute)'
+show eval -m "$model" -f README.md --context 1024 --windows 1
+
 say 'Measuring: each form of the cache, then with and without a cache ...'
-for form in f16 bf16 f32; do
+for form in f16 q8 q4 q2 f32; do
   "$kvist" generate -m "$model" --chat -p "$prompt" -n 64 --form "$form" --json >>"$records"
 done
 "$kvist" bench speedup -m "$model" --json >>"$records"

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "kvist/error.h"
 #include "kvist/geometry.h"
 #include "kvist/growth.h"
+#include "kvist/sealing.h"
 
 namespace kvist {
 
@@ -17,11 +19,15 @@ using Token = int32_t;
 class Sequence;
 
 struct CacheOptions {
+  // Quantised codecs apply to blocks that are old enough (sealed); the others are stored in OpenForm(form).
   Form form;
   // Bytes that blocks may take, checked before memory is taken. 0: seven eighths of the machine's memory.
   size_t budget_bytes = 0;
   // How far ahead of each sequence memory is taken. It is taken and given back by a thread of the cache's own.
   GrowthOptions growth = {};
+  // Instead of `form`, one of its own for each layer: [layer], or empty. Finer first and last layers lose less.
+  std::vector<Form> layer_forms = {};
+  SealingOptions sealing = {};
 };
 
 // Bytes and events since the cache was opened. Live: blocks in use, each counted once however many sequences share it.
@@ -109,13 +115,14 @@ class Sequence {
   Status Prepare(std::span<const Token> tokens);
 
   // Stores keys [token, kv_head, key_dim] and values [token, kv_head, value_dim] of the prepared tokens, keys already
-  // rotated to their positions. Cost: one conversion and write per number.
+  // rotated to their positions. Cost: one conversion and write per number. Seals the layer's tiles of blocks that have
+  // become old enough (about 3 ns a number).
   void Append(int layer, const float* keys, const float* values, Worker worker = {});
 
   // Attention of queries [token, query_head, key_dim] (rotated, not scaled) over every stored token each may see,
   // itself included. Writes out [token, query_head, value_dim]. Reads the stored form; each KV tile is read once for
   // all query heads of its group. A token's result is the same to the last bit however many tokens the step has and
-  // however many workers there are.
+  // however many workers there are, in quantised forms, too: which blocks it sees sealed depends on positions alone.
   void Attend(int layer, const float* queries, float* out, Worker worker = {});
 
   void Commit();

@@ -12,8 +12,17 @@
 
 namespace kvist {
 
-// How the numbers of one tile are stored. Layout, range and error bound of each: docs/formats.md.
-enum class Codec : uint8_t { kF32, kF16, kBf16 };
+// How the numbers of one tile are stored. Layout, range and error bound of each: docs/formats.md. Those with a q are
+// quantised: so many bits a number, and half a bit (K) or a quarter (V) for scales at 64 channels.
+enum class Codec : uint8_t { kF32, kF16, kBf16, kQ8, kQ6, kQ5, kQ4, kQ3, kQ2 };
+
+// All there are, finest first.
+inline constexpr Codec kAllCodecs[] = {Codec::kF32, Codec::kF16, Codec::kBf16, Codec::kQ8, Codec::kQ6,
+                                       Codec::kQ5,  Codec::kQ4,  Codec::kQ3,   Codec::kQ2};
+constexpr bool IsQuantised(Codec codec) {
+  return codec >= Codec::kQ8;
+}
+const char* CodecName(Codec codec);  // "f16", "q4", ...
 
 // The codecs of a block's K and V tiles.
 struct Form {
@@ -21,6 +30,13 @@ struct Form {
   Codec v = Codec::kF16;
   bool operator==(const Form&) const = default;
 };
+constexpr bool IsQuantised(Form form) {
+  return IsQuantised(form.k) || IsQuantised(form.v);
+}
+// What tokens of this form are stored as until their block is sealed: f16 where the form is quantised.
+constexpr Form OpenForm(Form form) {
+  return {IsQuantised(form.k) ? Codec::kF16 : form.k, IsQuantised(form.v) ? Codec::kF16 : form.v};
+}
 
 // "f16", or "f16/bf16" when K and V differ.
 std::string FormName(Form form);
@@ -62,8 +78,10 @@ struct CacheGeometry {
 
   // kInvalidArgument names the first field that is out of range.
   Status Validate() const;
-  // Bytes that one token's keys and values take over all layers.
+  // Bytes that one token's keys and values take over all layers, scales included, once its block is sealed.
   size_t BytesPerToken(Form form) const;
+  // Of the same, the bits a stored number takes.
+  double BitsPerNumber(Form form) const;
 };
 
 }  // namespace kvist

@@ -6,9 +6,12 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "cache/rope.h"
+#include "codec/rotation.h"
 #include "codec/tile.h"
+#include "policy/sealing.h"
 
 namespace kvist {
 namespace {
@@ -43,8 +46,9 @@ std::span<const BlockRef> RefsOfSplit(const BlockTable& table, int64_t split) {
   return refs.subspan(from, to - from);
 }
 
+// With a gap behind, so that two threads never write into one cache line, nor into two that are fetched together.
 size_t SoftmaxFloats(int num_rows, int value_dim) {
-  return size_t(num_rows) * size_t(value_dim + 2);
+  return size_t(num_rows) * size_t(value_dim + 2) + 128 / sizeof(float);
 }
 
 SoftmaxRows PlaceSoftmax(float* memory, int num_rows) {
@@ -61,8 +65,12 @@ SoftmaxRows EmptySoftmax(float* memory, int num_rows, int value_dim) {
 
 // What a thread needs while it works; kept from call to call, since allocating would cost more than a short step.
 struct Workspace {
-  std::vector<float> queries, rotated, part, total, k_tile, v_tile, row;
+  std::vector<float> queries, moved, part, total, k_tile, v_tile, rows;
   std::vector<int32_t> first_slot, end_slot;
+  std::vector<float> hadamard, query_scales;  // of queries that meet quantised keys
+  std::vector<int8_t> query_bytes;
+  std::vector<int16_t> query_words;
+  std::vector<int32_t> query_sums;
   std::vector<std::byte> encoded;
 
   static Workspace& OfThisThread() {
@@ -100,23 +108,47 @@ class QueryRows {
 
   int num_rows() const { return num_rows_; }
 
-  // Adds what the rows see in these blocks.
+  // Adds what the rows see in these blocks: first what is sealed, then what is open, so that sums over rotated values
+  // are turned back once.
   void Meet(std::span<const BlockRef> refs, const SoftmaxRows& softmax) {
-    for (size_t i = 0; i < refs.size(); ++i) {
-      if (FindVisibleSlots(refs[i])) MeetTile(refs[i], i + 1 < refs.size() ? &refs[i + 1] : nullptr, softmax);
+    if (MeetTiles(refs, Stored::kSealed, softmax) && IsQuantised(layer_.sealed.form.v)) {
+      RotateRows(softmax.output, num_rows_, layer_.geometry.value_dim);
     }
+    MeetTiles(refs, Stored::kOpen, softmax);
   }
 
  private:
-  // False when no row sees any of it.
-  bool FindVisibleSlots(const BlockRef& ref) {
+  // A block that the step seals is there in both forms.
+  enum class Stored : uint8_t { kOpen, kSealed };
+  static bool IsThere(const BlockRef& ref, Stored stored) {
+    return stored == Stored::kSealed ? ref.is_sealed || ref.sealing : !ref.is_sealed;
+  }
+
+  // Whether there were any that a row sees.
+  bool MeetTiles(std::span<const BlockRef> refs, Stored stored, const SoftmaxRows& softmax) {
+    bool any = false;
+    for (size_t i = 0; i < refs.size(); ++i) {
+      if (!IsThere(refs[i], stored) || !FindVisibleSlots(refs[i], stored)) continue;
+      size_t next = i + 1;
+      while (next < refs.size() && !IsThere(refs[next], stored)) ++next;
+      MeetTile(refs[i], next < refs.size() ? &refs[next] : nullptr, stored, softmax);
+      any = true;
+    }
+    return any;
+  }
+
+  // False when no row sees any of it in this form.
+  bool FindVisibleSlots(const BlockRef& ref, Stored stored) {
+    const int64_t sealed_from =
+        ref.sealing ? SealedFrom(layer_.table.sealing(), ref.position, ref.end_position()) : INT64_MIN;
     bool any = false;
     for (int token = 0; token < num_tokens_; ++token) {
       const int64_t position = first_position_ + token, window = layer_.geometry.window;
       const int64_t from = window > 0 ? std::max(ref.position, position - window + 1) : ref.position;
       const int64_t to = std::min(ref.end_position(), position + 1);
-      const auto first = int32_t(std::min<int64_t>(from - ref.position, ref.num_slots)) + ref.first_slot;
+      auto first = int32_t(std::min<int64_t>(from - ref.position, ref.num_slots)) + ref.first_slot;
       const auto end = int32_t(std::max<int64_t>(to - ref.position, 0)) + ref.first_slot;
+      if (ref.sealing && (position >= sealed_from) != (stored == Stored::kSealed)) first = end;
       any |= first < end;
       std::fill_n(workspace_.first_slot.data() + token * rows_per_token_, rows_per_token_, first);
       std::fill_n(workspace_.end_slot.data() + token * rows_per_token_, rows_per_token_, end);
@@ -124,31 +156,39 @@ class QueryRows {
     return any;
   }
 
-  void MeetTile(const BlockRef& ref, const BlockRef* next, const SoftmaxRows& softmax) {
+  void MeetTile(const BlockRef& ref, const BlockRef* next, Stored stored, const SoftmaxRows& softmax) {
+    const BlockLayout::Layer& place = stored == Stored::kSealed ? layer_.sealed : layer_.open;
+    const size_t of_head = size_t(kv_head_) * place.lane_bytes();
+    auto tiles = [&](const BlockRef& of) {
+      return (stored == Stored::kSealed ? layer_.SealedTiles(of) : layer_.OpenTiles(of)) + of_head;
+    };
     TileStep step{};
-    step.k = layer_.k_tile(ref, kv_head_);
-    step.v = layer_.v_tile(ref, kv_head_);
-    step.k_codec = layer_.form.k;
-    step.v_codec = layer_.form.v;
+    step.k = tiles(ref);
+    step.v = step.k + place.k_tile_bytes;
+    step.k_codec = place.form.k;
+    step.v_codec = place.form.v;
+    step.k_layout = &place.k_quantised;
+    step.v_layout = &place.v_quantised;
     step.block_tokens = layer_.block_tokens;
     step.key_dim = layer_.geometry.key_dim;
     step.value_dim = layer_.geometry.value_dim;
     if (next != nullptr) {
-      step.prefetch = layer_.k_tile(*next, kv_head_);
-      step.prefetch_bytes = layer_.place.lane_bytes();
+      step.prefetch = tiles(*next);
+      step.prefetch_bytes = place.lane_bytes();
     }
-    if (num_rows_ >= kMinRowsToDecode) DecodeTile(step);
+    if (num_rows_ >= kMinRowsToDecode) DecodeToF32(step);
     step.num_rows = num_rows_;
     step.queries = QueriesAt(ref.delta);
+    if (IsQuantised(step.k_codec)) step.rounded = RoundedQueriesAt(ref.delta);
     step.first_slot = workspace_.first_slot.data();
     step.end_slot = workspace_.end_slot.data();
     step.rows = softmax;
     layer_.kernels.attend_tile(step);
   }
 
-  void DecodeTile(TileStep& step) {
+  void DecodeToF32(TileStep& step) {
     auto decode = [&](Codec& codec, const std::byte*& tile, int dim, std::vector<float>& decoded) {
-      if (codec == Codec::kF32) return;
+      if (codec == Codec::kF32 || IsQuantised(codec)) return;
       decoded.resize(size_t(dim) * size_t(step.block_tokens));
       layer_.kernels.decode(codec, tile, decoded.size(), decoded.data());
       codec = Codec::kF32;
@@ -161,12 +201,35 @@ class QueryRows {
   // Keys that have moved by a delta meet queries turned back by it: rotary angles are linear in the position.
   const float* QueriesAt(int64_t delta) {
     if (delta == 0) return workspace_.queries.data();
-    if (delta != rotated_delta_) {
-      workspace_.rotated = workspace_.queries;
-      Rotate(layer_.geometry.rope, -delta, workspace_.rotated.data(), num_rows_, layer_.geometry.key_dim);
-      rotated_delta_ = delta;
+    if (delta != moved_delta_) {
+      workspace_.moved = workspace_.queries;
+      Rotate(layer_.geometry.rope, -delta, workspace_.moved.data(), num_rows_, layer_.geometry.key_dim);
+      moved_delta_ = delta;
     }
-    return workspace_.rotated.data();
+    return workspace_.moved.data();
+  }
+
+  RoundedQueries RoundedQueriesAt(int64_t delta) {
+    const bool as_words = layer_.sealed.form.k == Codec::kQ8;
+    if (delta != rounded_delta_) {
+      Workspace& w = workspace_;
+      const int key_dim = layer_.geometry.key_dim;
+      const float* queries = QueriesAt(delta);
+      w.hadamard.assign(queries, queries + size_t(num_rows_) * size_t(key_dim));
+      RotateRows(w.hadamard.data(), num_rows_, key_dim);
+      w.query_scales.resize(size_t(num_rows_));
+      w.query_sums.resize(size_t(num_rows_));
+      auto round = [&](auto& numbers) {
+        numbers.resize(w.hadamard.size());
+        RoundQueries(w.hadamard.data(), num_rows_, key_dim, numbers.data(), w.query_scales.data(), w.query_sums.data());
+      };
+      as_words ? round(w.query_words) : round(w.query_bytes);
+      rounded_delta_ = delta;
+    }
+    return {.bytes = as_words ? nullptr : workspace_.query_bytes.data(),
+            .words = as_words ? workspace_.query_words.data() : nullptr,
+            .scales = workspace_.query_scales.data(),
+            .sums = workspace_.query_sums.data()};
   }
 
   const LayerView& layer_;
@@ -174,7 +237,8 @@ class QueryRows {
   const int kv_head_;
   const int64_t first_position_;
   const int num_tokens_, rows_per_token_, num_rows_;
-  int64_t rotated_delta_ = 0;  // what workspace_.rotated holds; 0: nothing
+  int64_t moved_delta_ = 0;               // what workspace_.moved holds; 0: nothing
+  std::optional<int64_t> rounded_delta_;  // of the rounded queries in the workspace
 };
 
 void WriteOut(const LayerGeometry& geometry, int kv_head, int num_rows, const SoftmaxRows& softmax, float* out) {
@@ -184,7 +248,7 @@ void WriteOut(const LayerGeometry& geometry, int kv_head, int num_rows, const So
     const float* from = softmax.output + size_t(row) * size_t(geometry.value_dim);
     float* to = out + (size_t(row / rows_per_token) * size_t(geometry.num_query_heads) + size_t(head)) *
                           size_t(geometry.value_dim);
-    const float scale = softmax.sum[row] > 0 ? 1.0f / softmax.sum[row] : 0.0f;
+    const float scale = softmax.sum[row] != 0.0f ? 1.0f / softmax.sum[row] : 0.0f;  // NaN has to show
     for (int i = 0; i < geometry.value_dim; ++i) to[i] = from[i] * scale;
   }
 }
@@ -253,18 +317,47 @@ void AttendByQueryTiles(const LayerView& layer, int64_t first_position, int64_t 
 void AppendToBlock(const LayerView& layer, const BlockRef& ref, int kv_head, int64_t first_position, const float* keys,
                    const float* values, Workspace& workspace) {
   const LayerGeometry& geometry = layer.geometry;
+  const Form form = layer.open.form;
   const size_t num_heads = size_t(geometry.num_kv_heads);
-  std::byte* const k_tile = layer.k_tile(ref, kv_head);
-  std::byte* const v_tile = layer.v_tile(ref, kv_head);
-  workspace.encoded.resize(CodecBytes(layer.form.k, size_t(geometry.key_dim)));
+  std::byte* const k_tile = layer.OpenTiles(ref) + size_t(kv_head) * layer.open.lane_bytes();
+  std::byte* const v_tile = k_tile + layer.open.k_tile_bytes;
+  workspace.encoded.resize(CodecBytes(form.k, size_t(geometry.key_dim)));
   for (int64_t position = std::max(ref.position, first_position); position < ref.end_position(); ++position) {
     const size_t row = size_t(position - first_position) * num_heads + size_t(kv_head);
     const int slot = ref.first_slot + int(position - ref.position);
-    layer.kernels.encode(layer.form.k, keys + row * size_t(geometry.key_dim), size_t(geometry.key_dim),
+    layer.kernels.encode(form.k, keys + row * size_t(geometry.key_dim), size_t(geometry.key_dim),
                          workspace.encoded.data());
-    ScatterKeyRow(layer.form.k, workspace.encoded.data(), geometry.key_dim, layer.block_tokens, slot, k_tile);
-    layer.kernels.encode(layer.form.v, values + row * size_t(geometry.value_dim), size_t(geometry.value_dim),
-                         v_tile + CodecBytes(layer.form.v, size_t(slot) * size_t(geometry.value_dim)));
+    ScatterKeyRow(form.k, workspace.encoded.data(), geometry.key_dim, layer.block_tokens, slot, k_tile);
+    layer.kernels.encode(form.v, values + row * size_t(geometry.value_dim), size_t(geometry.value_dim),
+                         v_tile + CodecBytes(form.v, size_t(slot) * size_t(geometry.value_dim)));
+  }
+}
+
+// Encodes a lane's tiles of a block that the step seals from its open ones.
+void SealTiles(const LayerView& layer, const BlockRef& ref, int kv_head, Workspace& workspace) {
+  const int block_tokens = layer.block_tokens, key_dim = layer.geometry.key_dim, value_dim = layer.geometry.value_dim;
+  const int end_slot = ref.first_slot + ref.num_slots;
+  const std::byte* k = layer.OpenTiles(ref) + size_t(kv_head) * layer.open.lane_bytes();
+  const std::byte* v = k + layer.open.k_tile_bytes;
+  std::byte* sealed_k = layer.SealedTiles(ref) + size_t(kv_head) * layer.sealed.lane_bytes();
+  std::byte* sealed_v = sealed_k + layer.sealed.k_tile_bytes;
+  if (IsQuantised(layer.sealed.form.k)) {
+    workspace.k_tile.resize(size_t(key_dim) * size_t(block_tokens));
+    workspace.rows.resize(workspace.k_tile.size());
+    layer.kernels.decode(layer.open.form.k, k, workspace.k_tile.size(), workspace.k_tile.data());
+    for (int slot = 0; slot < block_tokens; ++slot)
+      for (int c = 0; c < key_dim; ++c)
+        workspace.rows[size_t(slot * key_dim + c)] = workspace.k_tile[size_t(c * block_tokens + slot)];
+    EncodeTile(layer.sealed.k_quantised, workspace.rows.data(), ref.first_slot, end_slot, sealed_k);
+  } else {
+    std::memcpy(sealed_k, k, KTileBytes(layer.open.form.k, key_dim, block_tokens));
+  }
+  if (IsQuantised(layer.sealed.form.v)) {
+    workspace.rows.resize(size_t(value_dim) * size_t(block_tokens));
+    layer.kernels.decode(layer.open.form.v, v, workspace.rows.size(), workspace.rows.data());
+    EncodeTile(layer.sealed.v_quantised, workspace.rows.data(), ref.first_slot, end_slot, sealed_v);
+  } else {
+    std::memcpy(sealed_v, v, VTileBytes(layer.open.form.v, value_dim, block_tokens));
   }
 }
 
@@ -290,12 +383,21 @@ void AttendSpace::Resize(const CacheGeometry& geometry, int64_t num_tokens, std:
 
 void AppendRows(const LayerView& layer, int64_t first_position, const float* keys, const float* values, Worker worker) {
   const auto refs = layer.table.refs();
-  const auto first = std::ranges::upper_bound(refs, first_position, {}, &BlockRef::end_position);
+  auto first = std::ranges::upper_bound(refs, first_position, {}, &BlockRef::end_position);
+  if (layer.table.sealed_pool() != nullptr) {
+    for (auto ref = refs.end(); ref != refs.begin() && !(ref - 1)->is_sealed; --ref)
+      if ((ref - 1)->sealing) first = std::min(first, ref - 1);
+  }
   const int num_kv_heads = layer.geometry.num_kv_heads;
   const auto num_units = int(refs.end() - first) * num_kv_heads;
+  Workspace& workspace = Workspace::OfThisThread();
   for (int unit = worker.index; unit < num_units; unit += worker.count) {
-    AppendToBlock(layer, first[unit / num_kv_heads], unit % num_kv_heads, first_position, keys, values,
-                  Workspace::OfThisThread());
+    const BlockRef& ref = first[unit / num_kv_heads];
+    const int kv_head = unit % num_kv_heads;
+    if (ref.end_position() > first_position) {
+      AppendToBlock(layer, ref, kv_head, first_position, keys, values, workspace);
+    }
+    if (ref.sealing) SealTiles(layer, ref, kv_head, workspace);
   }
 }
 

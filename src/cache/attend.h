@@ -17,17 +17,16 @@ namespace kvist {
 // One layer of one sequence, as Append and Attend see it.
 struct LayerView {
   const LayerGeometry& geometry;
-  const BlockLayout::Layer& place;
+  const BlockLayout::Layer& open;
+  const BlockLayout::Layer& sealed;
   const BlockTable& table;
-  Form form;
   int block_tokens;
   const Kernels& kernels;
 
-  std::byte* k_tile(const BlockRef& ref, int kv_head) const {
-    return table.pool()->data(ref.block) + place.k_offset_bytes(kv_head);
-  }
-  std::byte* v_tile(const BlockRef& ref, int kv_head) const {
-    return table.pool()->data(ref.block) + place.v_offset_bytes(kv_head);
+  // Where KV head 0's K tile of a ref's block lies.
+  std::byte* OpenTiles(const BlockRef& ref) const { return table.open_pool()->data(ref.block) + open.offset_bytes; }
+  std::byte* SealedTiles(const BlockRef& ref) const {
+    return table.sealed_pool()->data(ref.is_sealed ? ref.block : *ref.sealing) + sealed.offset_bytes;
   }
 };
 
@@ -60,7 +59,8 @@ class AttendSpace {
   std::vector<std::atomic<int>> num_finished_splits;  // [kv head]
 };
 
-// Sequence::Append and Sequence::Attend; `first_position` is that of the step's first token.
+// Sequence::Append and Sequence::Attend; `first_position` is that of the step's first token. Append also seals the
+// tiles of blocks that the step seals.
 void AppendRows(const LayerView& layer, int64_t first_position, const float* keys, const float* values, Worker worker);
 void AttendRows(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, float* out,
                 Worker worker, AttendSpace& space);

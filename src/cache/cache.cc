@@ -3,6 +3,9 @@
 #include "kvist/cache.h"
 
 #include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "base/address_range.h"
 #include "cache/core.h"
@@ -10,24 +13,55 @@
 
 namespace kvist {
 
+namespace {
+
+Result<std::vector<Form>> FormsOfLayers(const CacheGeometry& geometry, const CacheOptions& options) {
+  if (options.layer_forms.empty()) return std::vector<Form>(geometry.layers.size(), options.form);
+  if (options.layer_forms.size() == geometry.layers.size()) return options.layer_forms;
+  return Fail(ErrorCode::kInvalidArgument, "layer_forms has " + std::to_string(options.layer_forms.size()) +
+                                               " forms for " + std::to_string(geometry.layers.size()) +
+                                               " layers; give one for each, or none");
+}
+
+Result<std::unique_ptr<BlockPool>> OpenPool(const BlockLayout& layout, MemoryBudget& budget) {
+  const size_t max_blocks = std::max<size_t>(1, budget.limit_bytes() / layout.block_bytes);
+  return BlockPool::Open(layout.block_bytes, max_blocks, &budget);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const CacheOptions& options) {
   KVIST_TRY_VOID(geometry.Validate());
   KVIST_TRY_VOID(options.growth.Validate());
+  KVIST_TRY_VOID(options.sealing.Validate());
+  KVIST_TRY(const std::vector<Form> forms, FormsOfLayers(geometry, options));
   KVIST_TRY(const Kernels* kernels, ChooseKernels());
   const size_t budget_bytes = options.budget_bytes != 0 ? options.budget_bytes : PhysicalBytes() / 8 * 7;
   auto core = std::make_shared<Core>(geometry, options, kernels, budget_bytes);
   core->places.resize(geometry.layers.size());
-  for (BlockLayout& layout : LayOutGroups(geometry, options.form)) {
-    const int group = int(core->groups.size());
+  std::vector<Form> open_forms;
+  for (const Form form : forms) open_forms.push_back(OpenForm(form));
+  std::vector<BlockLayout> sealed_layouts = LayOutGroups(geometry, forms);
+  for (BlockLayout& layout : LayOutGroups(geometry, open_forms)) {
+    const size_t group = core->groups.size();
+    BlockLayout& sealed_layout = sealed_layouts[group];
+    bool any_quantised = false;
     for (size_t i = 0; i < layout.layers.size(); ++i) {
-      core->places[size_t(layout.layers[i].layer)] = {group, int(i)};
+      core->places[size_t(layout.layers[i].layer)] = {int(group), int(i)};
+      any_quantised |= IsQuantised(sealed_layout.layers[i].form);
     }
-    const size_t max_blocks = std::max<size_t>(1, budget_bytes / layout.block_bytes);
-    KVIST_TRY(auto pool, BlockPool::Open(layout.block_bytes, max_blocks, &core->budget));
-    core->groups.push_back({std::move(layout), std::move(pool)});
+    KVIST_TRY(auto pool, OpenPool(layout, core->budget));
+    std::unique_ptr<BlockPool> sealed_pool;
+    if (any_quantised) {
+      KVIST_TRY(sealed_pool, OpenPool(sealed_layout, core->budget));
+    }
+    core->groups.push_back({std::move(layout), std::move(pool), std::move(sealed_layout), std::move(sealed_pool)});
   }
   std::vector<BlockPool*> pools;
-  for (const Core::Group& group : core->groups) pools.push_back(group.pool.get());
+  for (const Core::Group& group : core->groups) {
+    pools.push_back(group.pool.get());
+    if (group.sealed_pool) pools.push_back(group.sealed_pool.get());
+  }
   core->housekeeper.emplace(std::move(pools));
   return std::unique_ptr<Cache>(new Cache(std::move(core)));
 }
@@ -48,18 +82,18 @@ const CacheOptions& Cache::options() const {
 
 CacheStats Cache::stats() const {
   CacheStats stats;
-  for (const Core::Group& group : core_->groups) {
-    const BlockPoolStats pool = group.pool->stats();
-    const size_t block_bytes = group.pool->block_bytes();
-    stats.reserved_bytes += group.pool->reserved_bytes();
-    stats.committed_bytes += pool.num_committed_blocks * block_bytes;
-    stats.live_bytes += pool.num_live_blocks * block_bytes;
-    stats.cumulative_bytes += pool.cumulative_blocks * block_bytes;
-    stats.num_live_blocks += pool.num_live_blocks;
-    stats.num_commits += pool.num_commits;
-    stats.num_decommits += pool.num_decommits;
-    stats.num_stalls += pool.num_stalls;
-  }
+  core_->ForEachPool([&](const BlockPool& pool) {
+    const BlockPoolStats of_pool = pool.stats();
+    const size_t block_bytes = pool.block_bytes();
+    stats.reserved_bytes += pool.reserved_bytes();
+    stats.committed_bytes += of_pool.num_committed_blocks * block_bytes;
+    stats.live_bytes += of_pool.num_live_blocks * block_bytes;
+    stats.cumulative_bytes += of_pool.cumulative_blocks * block_bytes;
+    stats.num_live_blocks += of_pool.num_live_blocks;
+    stats.num_commits += of_pool.num_commits;
+    stats.num_decommits += of_pool.num_decommits;
+    stats.num_stalls += of_pool.num_stalls;
+  });
   stats.peak_live_bytes = core_->peak_live_bytes.load(std::memory_order_relaxed);
   stats.peak_committed_bytes = core_->budget.peak_bytes();
   stats.copied_bytes = core_->copied_bytes.load(std::memory_order_relaxed);
@@ -69,10 +103,13 @@ CacheStats Cache::stats() const {
 
 Result<size_t> Cache::ResidentBytes() const {
   size_t bytes = 0;
-  for (const Core::Group& group : core_->groups) {
-    KVIST_TRY(const size_t of_pool, group.pool->ResidentBytes());
-    bytes += of_pool;
-  }
+  Status status;
+  core_->ForEachPool([&](const BlockPool& pool) {
+    const Result<size_t> of_pool = pool.ResidentBytes();
+    if (of_pool) bytes += *of_pool;
+    if (!of_pool && status) status = std::unexpected(of_pool.error());
+  });
+  KVIST_TRY_VOID(status);
   return bytes;
 }
 

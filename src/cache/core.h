@@ -20,8 +20,10 @@ namespace kvist {
 // What a cache and its sequences share.
 struct Cache::Core {
   struct Group {
-    BlockLayout layout;
+    BlockLayout layout;  // of open blocks
     std::unique_ptr<BlockPool> pool;
+    BlockLayout sealed_layout;               // the same layers in the same order
+    std::unique_ptr<BlockPool> sealed_pool;  // null when no layer has a quantised form
   };
   struct LayerPlace {
     int group = 0;
@@ -31,9 +33,17 @@ struct Cache::Core {
   Core(const CacheGeometry& geometry_in, const CacheOptions& options_in, const Kernels* kernels_in, size_t budget_bytes)
       : geometry(geometry_in), options(options_in), kernels(kernels_in), budget(budget_bytes) {}
 
+  // Calls visit(pool) for every pool there is.
+  template <class Visit>
+  void ForEachPool(Visit visit) const {
+    for (const Group& group : groups) {
+      visit(*group.pool);
+      if (group.sealed_pool) visit(*group.sealed_pool);
+    }
+  }
   size_t LiveBytes() const {
     size_t bytes = 0;
-    for (const Group& group : groups) bytes += group.pool->stats().num_live_blocks * group.pool->block_bytes();
+    ForEachPool([&](const BlockPool& pool) { bytes += pool.stats().num_live_blocks * pool.block_bytes(); });
     return bytes;
   }
   void NotePeak() {

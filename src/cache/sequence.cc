@@ -8,13 +8,14 @@
 #include "cache/sequence_state.h"
 #include "codec/tile.h"
 #include "kvist/cache.h"
+#include "policy/sealing.h"
 
 namespace kvist {
 
 Sequence::State::State(std::shared_ptr<Cache::Core> core_in)
-    : core(std::move(core_in)), growth(core->options.growth), expected_blocks(core->groups.size(), 0) {
+    : core(std::move(core_in)), growth(core->options.growth), expected_blocks(core->groups.size()) {
   for (const Cache::Core::Group& group : core->groups) {
-    tables.emplace_back(group.pool.get(), core->geometry.block_tokens);
+    tables.emplace_back(group.pool.get(), group.sealed_pool.get(), core->options.sealing, core->geometry.block_tokens);
   }
   core->num_sequences.fetch_add(1, std::memory_order_relaxed);
 }
@@ -25,7 +26,7 @@ Sequence::State::State(const State& other)
       num_tokens(other.num_tokens),
       tables(other.tables),
       growth(other.growth),
-      expected_blocks(core->groups.size(), 0) {
+      expected_blocks(core->groups.size()) {
   core->num_sequences.fetch_add(1, std::memory_order_relaxed);
   ForgetStep();
 }
@@ -39,20 +40,44 @@ Sequence::State::~State() {
   core->num_sequences.fetch_sub(1, std::memory_order_relaxed);
 }
 
+LayerView Sequence::State::ViewLayer(int layer) const {
+  const auto [group_index, layer_in_group] = core->places[size_t(layer)];
+  const Cache::Core::Group& group = core->groups[size_t(group_index)];
+  return {.geometry = core->geometry.layers[size_t(layer)],
+          .open = group.layout.layers[size_t(layer_in_group)],
+          .sealed = group.sealed_layout.layers[size_t(layer_in_group)],
+          .table = tables[size_t(group_index)],
+          .block_tokens = core->geometry.block_tokens,
+          .kernels = *core->kernels};
+}
+
 void Sequence::State::Expect(int64_t capacity_tokens) {
+  const int64_t block_tokens = core->geometry.block_tokens;
   bool has_changed = false;
-  for (size_t i = 0; i < tables.size(); ++i) {
-    const int64_t window = core->groups[i].layout.window;
-    int64_t ahead = std::max<int64_t>(0, capacity_tokens - tables[i].end_position());
-    if (window > 0) {  // what leaves the window makes room for the rest
-      const int64_t num_live = tables[i].end_position() - tables[i].begin_position();
-      ahead = std::min(ahead, std::max<int64_t>(window - num_live, core->geometry.block_tokens));
-    }
-    const int64_t num_blocks = tables[i].NumBlocksAfterTail(ahead);
-    const int64_t change = num_blocks - std::exchange(expected_blocks[i], num_blocks);
-    if (change == 0) continue;
-    tables[i].pool()->Expect(change);
+  auto expect = [&](BlockPool* pool, int64_t num_blocks, int64_t& num_expected) {
+    const int64_t change = num_blocks - std::exchange(num_expected, num_blocks);
+    if (change == 0) return;
+    pool->Expect(change);
     has_changed = true;
+  };
+  for (size_t i = 0; i < tables.size(); ++i) {
+    const BlockTable& table = tables[i];
+    const int64_t window = core->groups[i].layout.window;
+    int64_t ahead = std::max<int64_t>(0, capacity_tokens - table.end_position());
+    if (window > 0) {  // what leaves the window makes room for the rest
+      const int64_t num_live = table.end_position() - table.begin_position();
+      ahead = std::min(ahead, std::max<int64_t>(window - num_live, block_tokens));
+    }
+    expected_blocks[i].ahead = table.NumBlocksAfterTail(ahead);
+    int64_t num_open = expected_blocks[i].ahead, num_sealed = 0;
+    if (table.sealed_pool() != nullptr && ahead > 0) {  // what is sealed makes room in the open pool
+      const int64_t num_tokens_then = table.end_position() + ahead;
+      const int64_t most = MostOpenBlocks(table.sealing(), num_tokens_then, block_tokens);
+      num_open = std::clamp<int64_t>(most - table.NumNewestOpenBlocks(), 0, num_open);
+      num_sealed = NumBlocksSealedFrom(table.sealing(), table.newest_open_position(), num_tokens_then, block_tokens);
+    }
+    expect(table.open_pool(), num_open, expected_blocks[i].open);
+    if (table.sealed_pool() != nullptr) expect(table.sealed_pool(), num_sealed, expected_blocks[i].sealed);
   }
   if (has_changed) core->housekeeper->Wake();
 }
@@ -74,7 +99,9 @@ Status Sequence::State::TakeStaticCapacity(int64_t num_wanted_tokens) {
 
 Status Sequence::State::MakeStaticCapacityReady(int64_t num_capacity_tokens) {
   // Known before any of it is taken.
-  const size_t needed_bytes = core->geometry.BytesPerToken(core->options.form) * size_t(num_capacity_tokens);
+  const Cache::Core::Group& group = core->groups.front();
+  const auto num_blocks = size_t(tables.front().NumBlocksAfterTail(num_capacity_tokens));
+  const size_t needed_bytes = num_blocks * (group.sealed_pool ? group.sealed_pool : group.pool)->block_bytes();
   if (core->groups.size() == 1 && needed_bytes > core->budget.limit_bytes()) {
     return Fail(ErrorCode::kOutOfMemory,
                 "a static sequence of " + std::to_string(num_capacity_tokens) + " tokens takes " +
@@ -82,26 +109,31 @@ Status Sequence::State::MakeStaticCapacityReady(int64_t num_capacity_tokens) {
                     std::to_string(core->budget.limit_bytes()) + "; give growth a smaller max");
   }
   Expect(num_capacity_tokens);
-  for (Cache::Core::Group& group : core->groups) {
-    if (group.pool->MakeExpectedReady()) continue;
-    for (Cache::Core::Group& other : core->groups)
-      if (&other != &group) other.pool->Trim();
-    KVIST_TRY_VOID(group.pool->MakeExpectedReady());
-  }
-  return {};
+  Status ready;
+  core->ForEachPool([&](BlockPool& pool) {
+    if (!ready || pool.MakeExpectedReady()) return;
+    core->ForEachPool([&](BlockPool& other) {
+      if (&other != &pool) other.Trim();
+    });
+    ready = pool.MakeExpectedReady();
+  });
+  return ready;
 }
 
 void Sequence::State::ForgetStep() {
   if (std::cmp_equal(tokens.size(), num_tokens)) return;
   tokens.resize(size_t(num_tokens));
-  for (BlockTable& table : tables) table.Truncate(num_tokens);
+  for (BlockTable& table : tables) {
+    table.ForgetSealing();
+    table.Truncate(num_tokens);
+  }
   growth.Shrink(num_tokens);
   core->housekeeper->Wake();
 }
 
 void Sequence::State::CountResize() {
   const BlockTable& table = tables.front();
-  const int64_t room = table.num_dropped_refs() + int64_t(table.refs().size()) + expected_blocks.front();
+  const int64_t room = table.num_dropped_refs() + int64_t(table.refs().size()) + expected_blocks.front().ahead;
   if (room > room_blocks && room_blocks > 0) ++num_resizes;
   room_blocks = room;
 }
@@ -111,13 +143,12 @@ void Sequence::State::FollowShrinking() {
   core->housekeeper->Wake();
 }
 
-Result<std::vector<std::vector<BlockId>>> Sequence::State::ReserveBlocks(int64_t num_tokens_in) const {
-  std::vector<std::vector<BlockId>> fresh;
+Result<std::vector<FreshBlocks>> Sequence::State::ReserveBlocks(int64_t num_tokens_in) const {
+  std::vector<FreshBlocks> fresh;
   for (const BlockTable& table : tables) {
     auto of_table = table.Reserve(num_tokens_in);
     if (!of_table) {
-      for (size_t i = 0; i < fresh.size(); ++i)
-        for (BlockId block : fresh[i]) tables[i].pool()->Release(block);
+      for (size_t i = 0; i < fresh.size(); ++i) tables[i].Release(fresh[i]);
       return std::unexpected(of_table.error());
     }
     fresh.push_back(*std::move(of_table));
@@ -167,7 +198,7 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
   KVIST_TRY_VOID(state_->TakeStaticCapacity(state_->num_tokens + num_tokens));
   auto fresh = state_->ReserveBlocks(num_tokens);
   if (!fresh) {
-    for (Cache::Core::Group& group : core.groups) group.pool->Trim();  // spare blocks of the other groups
+    core.ForEachPool([](BlockPool& pool) { pool.Trim(); });  // spare blocks of the other pools
     fresh = state_->ReserveBlocks(num_tokens);
   }
   if (!fresh) {
@@ -187,35 +218,24 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
 }
 
 void Sequence::Append(int layer, const float* keys, const float* values, Worker worker) {
-  const Cache::Core& core = *state_->core;
-  const auto [group, layer_in_group] = core.places[size_t(layer)];
-  AppendRows({.geometry = core.geometry.layers[size_t(layer)],
-              .place = core.groups[size_t(group)].layout.layers[size_t(layer_in_group)],
-              .table = state_->tables[size_t(group)],
-              .form = core.options.form,
-              .block_tokens = core.geometry.block_tokens,
-              .kernels = *core.kernels},
-             state_->num_tokens, keys, values, worker);
+  AppendRows(state_->ViewLayer(layer), state_->num_tokens, keys, values, worker);
 }
 
 void Sequence::Attend(int layer, const float* queries, float* out, Worker worker) {
-  const Cache::Core& core = *state_->core;
-  const auto [group, layer_in_group] = core.places[size_t(layer)];
-  AttendRows({.geometry = core.geometry.layers[size_t(layer)],
-              .place = core.groups[size_t(group)].layout.layers[size_t(layer_in_group)],
-              .table = state_->tables[size_t(group)],
-              .form = core.options.form,
-              .block_tokens = core.geometry.block_tokens,
-              .kernels = *core.kernels},
-             state_->num_tokens, num_prepared_tokens(), queries, out, worker, state_->attend_space);
+  AttendRows(state_->ViewLayer(layer), state_->num_tokens, num_prepared_tokens(), queries, out, worker,
+             state_->attend_space);
 }
 
 void Sequence::Commit() {
   state_->num_tokens = int64_t(state_->tokens.size());
+  bool any_freed = false, any_sealed = false;
   for (size_t i = 0; i < state_->tables.size(); ++i) {
     const int64_t window = state_->core->groups[i].layout.window;
-    if (window > 0 && state_->tables[i].DropBefore(state_->num_tokens - window + 1)) state_->core->housekeeper->Wake();
+    any_sealed |= state_->tables[i].FinishSealing();
+    if (window > 0) any_freed |= state_->tables[i].DropBefore(state_->num_tokens - window + 1);
   }
+  if (any_sealed) state_->Expect(state_->growth.capacity());  // the next tokens will want what has become free
+  if (any_freed || any_sealed) state_->core->housekeeper->Wake();
 }
 
 Sequence Sequence::Fork() const {

@@ -21,10 +21,12 @@ struct Sequence::State {
 
   void ForgetStep();
   // The blocks that every table needs for so many more tokens, [group]; all of them or none.
-  Result<std::vector<std::vector<BlockId>>> ReserveBlocks(int64_t num_tokens_in) const;
+  Result<std::vector<FreshBlocks>> ReserveBlocks(int64_t num_tokens_in) const;
   // Whether every sliding-window layer still holds what a query at that position would see, when what lies at
   // gap_position and after is as far from the query as it is today.
   Status CheckWindows(int64_t next_position, int64_t gap_position) const;
+
+  LayerView ViewLayer(int layer) const;
 
   // Takes memory ahead as the growth policy says, or lets go of what was.
   void Expect(int64_t capacity_tokens);
@@ -42,8 +44,13 @@ struct Sequence::State {
   GrowthPredictor growth;
   bool has_static_capacity = false;
   int64_t num_resizes = 0;
-  int64_t room_blocks = 0;               // of the first group, used and expected, at the last step
-  std::vector<int64_t> expected_blocks;  // [group] that the pool was told to expect for this sequence
+  int64_t room_blocks = 0;  // of the first group, used and expected, at the last step
+  struct ExpectedBlocks {
+    int64_t ahead = 0;  // after those there are; whichever pools they will be in
+    int64_t open = 0;
+    int64_t sealed = 0;
+  };
+  std::vector<ExpectedBlocks> expected_blocks;  // [group] that the pools were told to expect for this sequence
 };
 
 }  // namespace kvist

@@ -13,26 +13,36 @@ namespace {
 
 void AddLayer(const CacheGeometry& geometry, Form form, int index, BlockLayout& group) {
   const LayerGeometry& layer = geometry.layers[size_t(index)];
-  auto tile_bytes = [&](Codec codec, int dim) {
-    return RoundUp(CodecBytes(codec, size_t(dim) * size_t(geometry.block_tokens)), 64);
-  };
+  const size_t alignment = IsQuantised(form) ? 16 : 64;
+  group.block_bytes = RoundUp(group.block_bytes, alignment);
   group.layers.push_back(
-      {index, group.block_bytes, tile_bytes(form.k, layer.key_dim), tile_bytes(form.v, layer.value_dim)});
-  group.block_bytes += size_t(layer.num_kv_heads) * group.layers.back().lane_bytes();
+      {.layer = index,
+       .form = form,
+       .offset_bytes = group.block_bytes,
+       .k_tile_bytes = RoundUp(KTileBytes(form.k, layer.key_dim, geometry.block_tokens), alignment),
+       .v_tile_bytes = RoundUp(VTileBytes(form.v, layer.value_dim, geometry.block_tokens), alignment)});
+  BlockLayout::Layer& place = group.layers.back();
+  if (IsQuantised(form.k)) place.k_quantised = QuantisedTile::OfKeys(form.k, layer.key_dim, geometry.block_tokens);
+  if (IsQuantised(form.v)) place.v_quantised = QuantisedTile::OfValues(form.v, layer.value_dim, geometry.block_tokens);
+  group.block_bytes += size_t(layer.num_kv_heads) * place.lane_bytes();
 }
 
 }  // namespace
 
-std::vector<BlockLayout> LayOutGroups(const CacheGeometry& geometry, Form form) {
+std::vector<BlockLayout> LayOutGroups(const CacheGeometry& geometry, std::span<const Form> forms) {
   std::vector<BlockLayout> groups;
   for (size_t i = 0; i < geometry.layers.size(); ++i) {
     const int window = geometry.layers[i].window;
     auto group = std::ranges::find(groups, window, &BlockLayout::window);
     if (group == groups.end()) group = groups.insert(groups.end(), BlockLayout{window, {}, 0});
-    AddLayer(geometry, form, int(i), *group);
+    AddLayer(geometry, forms[i], int(i), *group);
   }
   for (BlockLayout& group : groups) group.block_bytes = RoundUp(group.block_bytes, PageBytes());
   return groups;
+}
+
+std::vector<BlockLayout> LayOutGroups(const CacheGeometry& geometry, Form form) {
+  return LayOutGroups(geometry, std::vector<Form>(geometry.layers.size(), form));
 }
 
 }  // namespace kvist

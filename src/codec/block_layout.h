@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
+#include "codec/quantised_tile.h"
 #include "kvist/geometry.h"
 
 namespace kvist {
@@ -14,10 +16,12 @@ namespace kvist {
 // reads one right after the other.
 struct BlockLayout {
   struct Layer {
-    int layer = 0;            // index in the geometry
+    int layer = 0;  // index in the geometry
+    Form form = {};
     size_t offset_bytes = 0;  // of KV head 0's K tile in the block
     size_t k_tile_bytes = 0;
     size_t v_tile_bytes = 0;
+    QuantisedTile k_quantised = {}, v_quantised = {};  // of quantised codecs
     size_t lane_bytes() const { return k_tile_bytes + v_tile_bytes; }
     size_t k_offset_bytes(int kv_head) const { return offset_bytes + size_t(kv_head) * lane_bytes(); }
     size_t v_offset_bytes(int kv_head) const { return k_offset_bytes(kv_head) + k_tile_bytes; }
@@ -27,7 +31,9 @@ struct BlockLayout {
   size_t block_bytes = 0;  // whole operating-system pages
 };
 
-// The groups of a valid geometry, in the order their first layer appears. Tiles start at multiples of 64 bytes.
+// The groups of a valid geometry, in the order their first layer appears; layer i is stored in forms[i], or all in one
+// form. Tiles start at multiples of 64 bytes, of 16 in layers with a quantised form.
+std::vector<BlockLayout> LayOutGroups(const CacheGeometry& geometry, std::span<const Form> forms);
 std::vector<BlockLayout> LayOutGroups(const CacheGeometry& geometry, Form form);
 
 }  // namespace kvist

@@ -10,11 +10,9 @@
 namespace kvist {
 namespace {
 
-constexpr Codec kCodecs[] = {Codec::kF32, Codec::kF16, Codec::kBf16};
-
 Result<Codec> ParseCodec(std::string_view name) {
   std::string known;
-  for (Codec codec : kCodecs) {
+  for (Codec codec : kAllCodecs) {
     if (name == CodecName(codec)) return codec;
     known += std::string(known.empty() ? "" : ", ") + CodecName(codec);
   }
@@ -65,6 +63,11 @@ Status CheckLayer(const LayerGeometry& layer, size_t index) {
 
 }  // namespace
 
+const char* CodecName(Codec codec) {
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8", "q6", "q5", "q4", "q3", "q2"};
+  return kNames[size_t(codec)];
+}
+
 std::string FormName(Form form) {
   if (form.k == form.v) return CodecName(form.k);
   return std::string(CodecName(form.k)) + "/" + CodecName(form.v);
@@ -91,12 +94,20 @@ Status CacheGeometry::Validate() const {
 }
 
 size_t CacheGeometry::BytesPerToken(Form form) const {
-  size_t bytes = 0;
+  size_t block_bytes = 0;
   for (const LayerGeometry& layer : layers) {
-    bytes += size_t(layer.num_kv_heads) *
-             (CodecBytes(form.k, size_t(layer.key_dim)) + CodecBytes(form.v, size_t(layer.value_dim)));
+    block_bytes += size_t(layer.num_kv_heads) * (KTileBytes(form.k, layer.key_dim, block_tokens) +
+                                                 VTileBytes(form.v, layer.value_dim, block_tokens));
   }
-  return bytes;
+  return (block_bytes + size_t(block_tokens) - 1) / size_t(block_tokens);
+}
+
+double CacheGeometry::BitsPerNumber(Form form) const {
+  size_t num_numbers = 0;
+  for (const LayerGeometry& layer : layers) {
+    num_numbers += size_t(layer.num_kv_heads) * size_t(layer.key_dim + layer.value_dim);
+  }
+  return double(BytesPerToken(form) * 8) / double(num_numbers);
 }
 
 }  // namespace kvist

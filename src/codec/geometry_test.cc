@@ -5,12 +5,14 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
 
 #include "base/address_range.h"
 #include "codec/block_layout.h"
+#include "codec/tile.h"
 
 namespace kvist {
 namespace {
@@ -101,8 +103,8 @@ TEST_CASE("geometry: frequency factors must be positive numbers") {
 }
 
 TEST_CASE("geometry: form names go there and back") {
-  for (const Codec k : {Codec::kF32, Codec::kF16, Codec::kBf16}) {
-    for (const Codec v : {Codec::kF32, Codec::kF16, Codec::kBf16}) {
+  for (const Codec k : kAllCodecs) {
+    for (const Codec v : kAllCodecs) {
       const auto parsed = ParseForm(FormName({k, v}));
       REQUIRE(parsed);
       CHECK(*parsed == Form{k, v});
@@ -110,18 +112,49 @@ TEST_CASE("geometry: form names go there and back") {
   }
   CHECK(FormName({Codec::kF16, Codec::kF16}) == "f16");
   CHECK(FormName({Codec::kF16, Codec::kBf16}) == "f16/bf16");
-  for (const char* wrong : {"", "f64", "F16", "f16/", "/f16", "f16/f16/f16", "f16 "}) {
+  CHECK(FormName({Codec::kQ4, Codec::kQ4}) == "q4");
+  CHECK(FormName({Codec::kQ8, Codec::kQ4}) == "q8/q4");
+  for (const char* wrong : {"", "f64", "F16", "f16/", "/f16", "f16/f16/f16", "f16 ", "q", "q1", "q7", "Q4", "q4_0"}) {
     CAPTURE(std::string(wrong));
     const auto parsed = ParseForm(wrong);
     REQUIRE(!parsed);
     CHECK(parsed.error().code == ErrorCode::kInvalidArgument);
-    CHECK(parsed.error().message.find("f32, f16, bf16") != std::string::npos);
+    CHECK(parsed.error().message.find("f32, f16, bf16, q8, q6, q5, q4, q3, q2") != std::string::npos);
   }
 }
 
-TEST_CASE("geometry: bytes per token") {
+TEST_CASE("geometry: a form is quantised if K or V is, and such tokens are open in f16") {
+  for (const Codec k : kAllCodecs) {
+    for (const Codec v : kAllCodecs) {
+      const Form form{k, v}, open = OpenForm(form);
+      CHECK(IsQuantised(form) == (IsQuantised(k) || IsQuantised(v)));
+      CHECK(open.k == (std::string(CodecName(k))[0] == 'q' ? Codec::kF16 : k));
+      CHECK(open.v == (std::string(CodecName(v))[0] == 'q' ? Codec::kF16 : v));
+    }
+  }
+}
+
+TEST_CASE("geometry: bytes per token and bits per number") {
   CHECK(Geometry().BytesPerToken({Codec::kF16, Codec::kF16}) == 3 * 2 * (64 + 32) * 2);
   CHECK(Geometry().BytesPerToken({Codec::kF32, Codec::kBf16}) == 3 * 2 * (64 * 4 + 32 * 2));
+  CHECK(Geometry().BitsPerNumber({Codec::kF16, Codec::kF16}) == 16);
+  // A K tile of q4: scales, mean, its scale, codes, up to a multiple of 16; a V tile: scales and codes.
+  constexpr size_t kKeyBytes = 64 + 64 + 4 + 1024 + 12, kValueBytes = 64 + 512;
+  CHECK(Geometry().BytesPerToken({Codec::kQ4, Codec::kQ4}) == 3 * 2 * (kKeyBytes + kValueBytes) / 32);
+  CHECK(Geometry().BytesPerToken({Codec::kF16, Codec::kQ4}) == 3 * 2 * (64 * 2 * 32 + kValueBytes) / 32);
+  // 4 bits, the scales' 16 a row, and of keys the mean's 8 a channel.
+  CHECK(Geometry().BitsPerNumber({Codec::kQ4, Codec::kQ4}) > 4 + (2 * 16 + 64 * 8 / 32.0) / (64 + 32));
+  CHECK(Geometry().BitsPerNumber({Codec::kQ4, Codec::kQ4}) < 4 + (2 * 16 + 64 * 8 / 32.0) / (64 + 32) + 0.05);
+  // The finer, the larger.
+  for (size_t i = 2; i + 1 < std::size(kAllCodecs); ++i) {
+    const Codec finer = kAllCodecs[i], coarser = kAllCodecs[i + 1];
+    CHECK(Geometry().BitsPerNumber({finer, finer}) >= Geometry().BitsPerNumber({coarser, coarser}) + 1);
+  }
+  // A token of few and short heads is not a whole number of bytes: rounded up.
+  LayerGeometry small = Layer();
+  small.num_kv_heads = 1, small.key_dim = 24, small.value_dim = 8;
+  const CacheGeometry odd{.block_tokens = 128, .layers = {small}};
+  CHECK(odd.BytesPerToken({Codec::kQ5, Codec::kQ5}) == (256 + 24 + 4 + 1920 + 4 + 256 + 640 + 127) / 128);
 }
 
 TEST_CASE("block layout: layers of one window share a group, and tiles lie apart, aligned, inside the block") {
@@ -154,6 +187,37 @@ TEST_CASE("block layout: layers of one window share a group, and tiles lie apart
         CHECK(end <= group.block_bytes);
         CHECK(group.block_bytes - end < PageBytes());
       }
+    }
+  }
+}
+
+TEST_CASE("block layout: each layer may have its own form, and quantised ones lie closer") {
+  const CacheGeometry geometry = Geometry();  // layers 0 and 2 share a group
+  for (const Codec k : kAllCodecs) {
+    for (const Codec v : kAllCodecs) {
+      const std::vector<Form> forms = {{k, v}, {v, k}, {Codec::kF16, Codec::kF16}};
+      const auto groups = LayOutGroups(geometry, forms);
+      REQUIRE(groups.size() == 2);
+      REQUIRE(groups[0].layers.size() == 2);
+      CHECK(groups[0].layers[0].form == forms[0]);
+      CHECK(groups[0].layers[1].form == forms[2]);
+      CHECK(groups[1].layers[0].form == forms[1]);
+      const BlockLayout::Layer &first = groups[0].layers[0], &second = groups[0].layers[1];
+      const size_t alignment = IsQuantised(forms[0]) ? 16 : 64;
+      CHECK(first.k_tile_bytes >= KTileBytes(k, 64, 32));
+      CHECK(first.k_tile_bytes < KTileBytes(k, 64, 32) + alignment);
+      CHECK(first.v_tile_bytes >= VTileBytes(v, 32, 32));
+      CHECK(first.v_tile_bytes < VTileBytes(v, 32, 32) + alignment);
+      if (IsQuantised(k)) CHECK(first.k_quantised.num_bytes == KTileBytes(k, 64, 32));
+      if (IsQuantised(v)) CHECK(first.v_quantised.num_bytes == VTileBytes(v, 32, 32));
+      for (int head = 0; head < 2; ++head) {
+        CHECK(first.k_offset_bytes(head) % alignment == 0);
+        CHECK(first.v_offset_bytes(head) % alignment == 0);
+        CHECK(first.v_offset_bytes(head) >= first.k_offset_bytes(head) + first.k_tile_bytes);
+        CHECK(second.k_offset_bytes(head) % 64 == 0);  // floats beside a quantised layer
+        CHECK(second.k_offset_bytes(0) >= first.v_offset_bytes(head) + first.v_tile_bytes);
+      }
+      CHECK(second.v_offset_bytes(1) + second.v_tile_bytes <= groups[0].block_bytes);
     }
   }
 }

@@ -6,6 +6,9 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "base/round_up.h"
+#include "codec/quantised_tile.h"
+#include "kvist/error.h"
 
 namespace kvist {
 namespace {
@@ -39,20 +42,19 @@ void CopyStrided(Codec codec, const std::byte* from, size_t from_stride, std::by
 
 }  // namespace
 
-const char* CodecName(Codec codec) {
-  switch (codec) {
-    case Codec::kF32:
-      return "f32";
-    case Codec::kF16:
-      return "f16";
-    case Codec::kBf16:
-      return "bf16";
-  }
-  return "unknown";
+size_t CodecBytes(Codec codec, size_t num_values) {
+  KVIST_CHECK(!IsQuantised(codec));
+  return num_values * (codec == Codec::kF32 ? 4 : 2);
 }
 
-size_t CodecBytes(Codec codec, size_t num_values) {
-  return num_values * (codec == Codec::kF32 ? 4 : 2);
+size_t KTileBytes(Codec codec, int key_dim, int block_tokens) {
+  if (IsQuantised(codec)) return QuantisedTile::OfKeys(codec, key_dim, block_tokens).num_bytes;
+  return RoundUp(CodecBytes(codec, size_t(key_dim) * size_t(block_tokens)), 16);
+}
+
+size_t VTileBytes(Codec codec, int value_dim, int block_tokens) {
+  if (IsQuantised(codec)) return QuantisedTile::OfValues(codec, value_dim, block_tokens).num_bytes;
+  return RoundUp(CodecBytes(codec, size_t(value_dim) * size_t(block_tokens)), 16);
 }
 
 void Encode(Codec codec, const float* values, size_t n, std::byte* out) {
@@ -66,6 +68,8 @@ void Encode(Codec codec, const float* values, size_t n, std::byte* out) {
     case Codec::kBf16:
       EncodeWith<uint16_t>(F32ToBf16, values, n, out);
       break;
+    default:
+      KVIST_CHECK(!IsQuantised(codec));
   }
 }
 
@@ -80,6 +84,8 @@ void Decode(Codec codec, const std::byte* stored, size_t n, float* out) {
     case Codec::kBf16:
       DecodeWith<uint16_t>(Bf16ToF32, stored, n, out);
       break;
+    default:
+      KVIST_CHECK(!IsQuantised(codec));
   }
 }
 

@@ -14,8 +14,12 @@
 // range. All round to nearest even. No scales, no header: a tile is its numbers.
 namespace kvist {
 
-const char* CodecName(Codec codec);
+// Of these codecs only (quantised ones: codec/quantised_tile.h).
 size_t CodecBytes(Codec codec, size_t num_values);
+
+// Bytes of a tile of any codec: a multiple of 16.
+size_t KTileBytes(Codec codec, int key_dim, int block_tokens);
+size_t VTileBytes(Codec codec, int value_dim, int block_tokens);
 
 // Converts n floats to the codec and back. `Encode` rounds; `Decode` is exact.
 void Encode(Codec codec, const float* values, size_t n, std::byte* out);

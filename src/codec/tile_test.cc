@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "codec/quantised_tile.h"
+
 namespace kvist {
 namespace {
 
@@ -72,6 +74,32 @@ TEST_CASE("tile: key rows become columns, and only their own") {
         CHECK(gathered == row);
         Decode(codec, row.data() + CodecBytes(codec, 5), 1, wanted.data());
         CHECK(decoded[size_t(5 * block_tokens + slot)] == wanted[0]);  // channel-major
+      }
+    }
+  }
+}
+
+TEST_CASE("tile: its bytes are those of its numbers, of a quantised one those of its layout, in sixteens") {
+  CHECK(KTileBytes(Codec::kF32, 64, 32) == 64 * 32 * 4);
+  CHECK(VTileBytes(Codec::kF16, 80, 16) == 80 * 16 * 2);
+  CHECK(VTileBytes(Codec::kBf16, 8, 16) == 8 * 16 * 2);
+  CHECK(KTileBytes(Codec::kQ4, 64, 32) == 64 + 64 + 4 + 1024 + 12);  // scales, mean, its scale, codes, up to 16
+  CHECK(VTileBytes(Codec::kQ4, 64, 32) == 64 + 1024);
+  for (const Codec codec : kAllCodecs) {
+    CAPTURE(std::string(CodecName(codec)));
+    for (const int dim : {8, 24, 72, 512}) {
+      for (const int block_tokens : {16, 128}) {
+        const size_t k_bytes = KTileBytes(codec, dim, block_tokens), v_bytes = VTileBytes(codec, dim, block_tokens);
+        CHECK(k_bytes % 16 == 0);
+        CHECK(v_bytes % 16 == 0);
+        if (!IsQuantised(codec)) {
+          CHECK(k_bytes == CodecBytes(codec, size_t(dim * block_tokens)));
+          CHECK(v_bytes == k_bytes);
+        } else {
+          CHECK(k_bytes == QuantisedTile::OfKeys(codec, dim, block_tokens).num_bytes);
+          CHECK(v_bytes == QuantisedTile::OfValues(codec, dim, block_tokens).num_bytes);
+          CHECK(v_bytes < k_bytes);  // K has means
+        }
       }
     }
   }

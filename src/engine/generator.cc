@@ -86,7 +86,7 @@ class Generator::Run {
   // The budget is known before, so a prompt that can't fit is refused before the time for it is spent.
   Status CheckMemory() const {
     const CacheOptions& cache = generator_.cache_->options();
-    const size_t needed_bytes = KvBytes(generator_.model_->geometry(), cache.form, num_prompt_tokens(), kPrefillTokens);
+    const size_t needed_bytes = KvBytes(generator_.model_->geometry(), cache, num_prompt_tokens(), kPrefillTokens);
     if (cache.budget_bytes == 0 || needed_bytes <= cache.budget_bytes) return {};
     return Fail(ErrorCode::kOutOfMemory, "the keys and values of the prompt's " + std::to_string(num_prompt_tokens()) +
                                              " tokens need " + Mebibytes(needed_bytes) +
@@ -161,7 +161,7 @@ class Generator::Run {
 
   Error Explain(Error error, int64_t num_tokens) const {
     if (error.code == ErrorCode::kOutOfMemory) {
-      const size_t bytes = KvBytes(generator_.model_->geometry(), generator_.cache_->options().form, num_tokens, 1);
+      const size_t bytes = KvBytes(generator_.model_->geometry(), generator_.cache_->options(), num_tokens, 1);
       error.message += "; the keys and values of " + std::to_string(num_tokens) + " tokens take " + Mebibytes(bytes);
     }
     return error;

@@ -3,8 +3,10 @@
 #include "engine/kv_size.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "codec/block_layout.h"
+#include "policy/sealing.h"
 
 namespace kvist {
 
@@ -14,17 +16,32 @@ size_t KvBlockBytes(const CacheGeometry& geometry, Form form) {
   return bytes;
 }
 
-size_t KvBytes(const CacheGeometry& geometry, Form form, int64_t num_tokens, int64_t step_tokens) {
-  const int64_t block_tokens = geometry.block_tokens;
+size_t KvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens, int64_t step_tokens) {
+  std::vector<Form> forms = options.layer_forms;
+  if (forms.empty()) forms.assign(geometry.layers.size(), options.form);
+  std::vector<Form> open_forms;
+  for (const Form form : forms) open_forms.push_back(OpenForm(form));
+  const std::vector<BlockLayout> open_groups = LayOutGroups(geometry, open_forms);
+  const std::vector<BlockLayout> sealed_groups = LayOutGroups(geometry, forms);
+  const int64_t block_tokens = geometry.block_tokens, end_block = (num_tokens + block_tokens - 1) / block_tokens;
   size_t bytes = 0;
-  for (const BlockLayout& group : LayOutGroups(geometry, form)) {
-    int64_t num_blocks = (num_tokens + block_tokens - 1) / block_tokens;
-    if (group.window > 0) {
+  for (size_t i = 0; i < open_groups.size(); ++i) {
+    const BlockLayout& sealed = sealed_groups[i];
+    const bool is_quantised =
+        std::ranges::any_of(sealed.layers, [](const auto& place) { return IsQuantised(place.form); });
+    int64_t num_blocks = end_block;
+    if (sealed.window > 0) {
       // What a step sees before it and the step itself can begin and end anywhere in a block.
-      const int64_t num_seen = group.window - 1 + step_tokens;
+      const int64_t num_seen = sealed.window - 1 + step_tokens;
       num_blocks = std::min(num_blocks, (num_seen + block_tokens - 1) / block_tokens + 1);
     }
-    bytes += static_cast<size_t>(num_blocks) * group.block_bytes;
+    for (int64_t block = end_block - num_blocks; block < end_block; ++block) {
+      const int64_t begin = block * block_tokens, end = begin + block_tokens;
+      const int64_t sealed_from = is_quantised ? SealedFrom(options.sealing, begin, end) : INT64_MAX;
+      // A step has both forms of what it seals.
+      if (sealed_from < num_tokens) bytes += sealed.block_bytes;
+      if (sealed_from >= num_tokens - step_tokens) bytes += open_groups[i].block_bytes;
+    }
   }
   return bytes;
 }

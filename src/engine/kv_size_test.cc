@@ -16,8 +16,8 @@ LayerGeometry Layer(int window) {
 }
 
 // Feeds tokens in steps and returns the most bytes that were live at once.
-size_t PeakBytes(const CacheGeometry& geometry, int64_t num_tokens, int64_t step_tokens) {
-  auto cache = Cache::Open(geometry, {.form = {}, .budget_bytes = size_t{1} << 24});
+size_t PeakBytes(const CacheGeometry& geometry, int64_t num_tokens, int64_t step_tokens, Form form = {}) {
+  auto cache = Cache::Open(geometry, {.form = form, .budget_bytes = size_t{1} << 24});
   REQUIRE(cache);
   Sequence sequence = (*cache)->Begin();
   while (sequence.num_tokens() < num_tokens) {
@@ -51,6 +51,23 @@ TEST_CASE("sliding windows bound the KV size, and the bound holds") {
       CHECK(bytes <= peak + KvBlockBytes(geometry, {}));
     }
   }
+}
+
+TEST_CASE("the KV size of a quantised form counts what is still open, and the bound holds") {
+  const Form q4{Codec::kQ4, Codec::kQ4};
+  const LayerGeometry layer{.num_query_heads = 8, .num_kv_heads = 8, .key_dim = 128, .value_dim = 128};
+  const CacheGeometry geometry{.layers = {layer, layer}};
+  for (const int64_t step_tokens : {1, 32, 64, 128}) {
+    for (const int64_t num_tokens : {1, 128, 160, 256, 1024}) {
+      CAPTURE(step_tokens);
+      CAPTURE(num_tokens);
+      const size_t bytes = KvBytes(geometry, {.form = q4}, num_tokens, step_tokens);
+      const size_t peak = PeakBytes(geometry, num_tokens, step_tokens, q4);
+      CHECK(bytes >= peak);
+      CHECK(bytes <= peak + 2 * KvBlockBytes(geometry, {}));
+    }
+  }
+  CHECK(KvBytes(geometry, {.form = q4}, 100000, 1) < KvBytes(geometry, {}, 100000, 1) / 3);
 }
 
 }  // namespace

@@ -85,8 +85,9 @@ inline void Weigh(const TileStep& step, int row, float* scores) {
   Vec largest_lanes = Vec::Load(scores);
   for (int slot = Vec::kLanes; slot < step.block_tokens; slot += Vec::kLanes)
     largest_lanes = Max(largest_lanes, Vec::Load(scores + slot));
-  const float tile_largest = ReduceMax(largest_lanes), so_far = step.rows.largest[row];
-  if (tile_largest > so_far) {
+  const float so_far = step.rows.largest[row];
+  if (AnyAbove(largest_lanes, so_far)) {
+    const float tile_largest = ReduceMax(largest_lanes);
     const float scale =
         so_far == kEmptySoftmax ? 0.0f : ReduceMax(ExpNonPositive(Vec::Broadcast(so_far - tile_largest)));
     float* output = step.rows.output + size_t(row) * size_t(step.value_dim);
@@ -163,58 +164,85 @@ void AddAllValues(const TileStep& step, int row, const float (*weights)[kMaxBloc
   if (channel < step.value_dim) AddLastValues<kRows, Numbers>(step, row, channel, first, end, weights);
 }
 
-template <int kRows, class KNumbers, class VNumbers>
-void AttendRows(const TileStep& step, int row) {
-  bool any = false, all_alike = true;
-  for (int r = row; r < row + kRows; ++r) {
-    any |= step.first_slot[r] < step.end_slot[r];
-    all_alike &= step.first_slot[r] == step.first_slot[row] && step.end_slot[r] == step.end_slot[row];
-  }
-  if (!any) return;
+#include "kernels/attend_quantised-inl.h"
 
-  alignas(64) float scores[kRows][kMaxBlockTokens];
-  if (step.block_tokens % (2 * Vec::kLanes) == 0) {
-    Score<kRows, 2, KNumbers>(step, row, scores);
-  } else {
-    Score<kRows, 1, KNumbers>(step, row, scores);
+template <int kRows, int kVecs>
+void ScoreTile(const TileStep& step, int row, const Prepared& prepared, float (*scores)[kMaxBlockTokens]) {
+  switch (step.k_codec) {
+    case Codec::kF32:
+      return Score<kRows, kVecs, NumbersF32>(step, row, scores);
+    case Codec::kF16:
+      return Score<kRows, kVecs, NumbersF16>(step, row, scores);
+    case Codec::kBf16:
+      return Score<kRows, kVecs, NumbersBf16>(step, row, scores);
+    case Codec::kQ8:
+      return ScoreWhole<kRows, kVecs, WordNumbers>(step, row, prepared, scores);
+    default:
+      return ScoreWhole<kRows, kVecs, ByteNumbers>(step, row, prepared, scores);
   }
-  for (int r = 0; r < kRows; ++r)
-    if (step.first_slot[row + r] < step.end_slot[row + r]) Weigh(step, row + r, scores[r]);
-  if (all_alike) return AddAllValues<kRows, VNumbers>(step, row, scores);
+}
+
+template <int kRows, class Numbers>
+void AddFloatValues(const TileStep& step, int row, const float (*weights)[kMaxBlockTokens]) {
+  bool all_alike = true;
+  for (int r = row; r < row + kRows; ++r)
+    all_alike &= step.first_slot[r] == step.first_slot[row] && step.end_slot[r] == step.end_slot[row];
+  if (all_alike) return AddAllValues<kRows, Numbers>(step, row, weights);
   // At the edge of a mask each row takes only what it sees: a weight of 0 would not keep out an infinity.
   for (int r = 0; r < kRows; ++r)
-    if (step.first_slot[row + r] < step.end_slot[row + r]) AddAllValues<1, VNumbers>(step, row + r, scores + r);
+    if (step.first_slot[row + r] < step.end_slot[row + r]) AddAllValues<1, Numbers>(step, row + r, weights + r);
 }
 
-template <int kRows, class KNumbers, class VNumbers>
-void AttendAllRows(const TileStep& step, int row) {
-  for (; row + kRows <= step.num_rows; row += kRows) AttendRows<kRows, KNumbers, VNumbers>(step, row);
-  if constexpr (kRows > 1) {
-    if (row < step.num_rows) AttendAllRows<kRows - 1, KNumbers, VNumbers>(step, row);
+template <int kRows>
+void AddTileValues(const TileStep& step, int row, const Prepared& prepared, float (*weights)[kMaxBlockTokens]) {
+  switch (step.v_codec) {
+    case Codec::kF32:
+      return AddFloatValues<kRows, NumbersF32>(step, row, weights);
+    case Codec::kF16:
+      return AddFloatValues<kRows, NumbersF16>(step, row, weights);
+    case Codec::kBf16:
+      return AddFloatValues<kRows, NumbersBf16>(step, row, weights);
+    case Codec::kQ8:
+      return AddAllWholeValues<kRows, WordNumbers>(step, row, prepared, weights);
+    default:
+      return AddAllWholeValues<kRows, ByteNumbers>(step, row, prepared, weights);
   }
 }
 
-template <class KNumbers>
-void AttendTileOfK(const TileStep& step) {
-  switch (step.v_codec) {
-    case Codec::kF32:
-      return AttendAllRows<kRowsAtOnce, KNumbers, NumbersF32>(step, 0);
-    case Codec::kF16:
-      return AttendAllRows<kRowsAtOnce, KNumbers, NumbersF16>(step, 0);
-    case Codec::kBf16:
-      return AttendAllRows<kRowsAtOnce, KNumbers, NumbersBf16>(step, 0);
+template <int kRows>
+void AttendRows(const TileStep& step, int row, const Prepared& prepared) {
+  bool any = false;
+  for (int r = row; r < row + kRows; ++r) any |= step.first_slot[r] < step.end_slot[r];
+  if (!any) return;
+
+  if (step.block_tokens <= 0) __builtin_unreachable();  // else the compiler fears that scores stay empty
+  alignas(64) float scores[kRows][kMaxBlockTokens];
+  if (step.block_tokens % (2 * Vec::kLanes) == 0) {
+    ScoreTile<kRows, 2>(step, row, prepared, scores);
+  } else {
+    ScoreTile<kRows, 1>(step, row, prepared, scores);
+  }
+  if (row == 0 && IsQuantised(step.v_codec)) PrefetchBytes(step, kPrefetchAtOnceBytes, step.prefetch_bytes);
+  for (int r = 0; r < kRows; ++r)
+    if (step.first_slot[row + r] < step.end_slot[row + r]) Weigh(step, row + r, scores[r]);
+  AddTileValues<kRows>(step, row, prepared, scores);
+}
+
+template <int kRows>
+void AttendAllRows(const TileStep& step, int row, const Prepared& prepared) {
+  for (; row + kRows <= step.num_rows; row += kRows) AttendRows<kRows>(step, row, prepared);
+  if constexpr (kRows > 1) {
+    if (row < step.num_rows) AttendAllRows<kRows - 1>(step, row, prepared);
   }
 }
 
 void AttendTile(const TileStep& step) {
-  switch (step.k_codec) {
-    case Codec::kF32:
-      return AttendTileOfK<NumbersF32>(step);
-    case Codec::kF16:
-      return AttendTileOfK<NumbersF16>(step);
-    case Codec::kBf16:
-      return AttendTileOfK<NumbersBf16>(step);
+  Prepared prepared;  // its room is touched only where it is used
+  if (IsQuantised(step.k_codec) || IsQuantised(step.v_codec)) {
+    PrefetchBytes(step, 0, step.prefetch_bytes < kPrefetchAtOnceBytes ? step.prefetch_bytes : kPrefetchAtOnceBytes);
+    PrepareQuantised(step, prepared);
   }
+  AttendAllRows<kRowsAtOnce>(step, 0, prepared);
 }
 
 template <class Numbers>
@@ -233,6 +261,8 @@ void DecodeVectors(Codec codec, const std::byte* stored, size_t n, float* out) {
       return DecodeNumbers<NumbersF16>(stored, n, out);
     case Codec::kBf16:
       return DecodeNumbers<NumbersBf16>(stored, n, out);
+    default:
+      return Decode(codec, stored, n, out);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "codec/quantised_tile.h"
 #include "kvist/error.h"
 #include "kvist/geometry.h"
 
@@ -19,7 +20,19 @@ struct SoftmaxRows {
   float* output;   // [row][value_dim]
 };
 
-// One KV tile met by query rows.
+// Query rows as whole numbers, to meet quantised keys: row = numbers * scale.
+struct RoundedQueries {
+  const int8_t* bytes = nullptr;   // [row][key_dim], for q6 and below
+  const int16_t* words = nullptr;  // [row][key_dim], for q8
+  const float* scales = nullptr;   // [row]
+  const int32_t* sums = nullptr;   // [row] of the numbers
+};
+
+// Rounds rotated rows to the numbers that keys of this codec are met with: bytes up to 127, or words up to 8191.
+void RoundQueries(const float* rows, int num_rows, int key_dim, int8_t* bytes, float* scales, int32_t* sums);
+void RoundQueries(const float* rows, int num_rows, int key_dim, int16_t* words, float* scales, int32_t* sums);
+
+// One KV tile met by query rows. K and V may each be of any codec.
 struct TileStep {
   const std::byte* k;
   const std::byte* v;
@@ -30,9 +43,12 @@ struct TileStep {
   int value_dim;
   const std::byte* prefetch;  // what will be read next, prefetch_bytes of it; may be null
   size_t prefetch_bytes;
+  const QuantisedTile* k_layout;  // when K is quantised
+  const QuantisedTile* v_layout;  // when V is; rows.output is in rotated channels then
 
   int num_rows;
   const float* queries;       // [row][key_dim], already scaled
+  RoundedQueries rounded;     // the same, rotated, when K is quantised
   const int32_t* first_slot;  // [row] a row sees slots [first_slot, end_slot) of the tile; an empty range is fine
   const int32_t* end_slot;    // [row]
   SoftmaxRows rows;
@@ -44,7 +60,8 @@ struct TileStep {
 struct Kernels {
   const char* name;
   void (*attend_tile)(const TileStep& step);
-  void (*encode)(Codec codec, const float* values, size_t n, std::byte* out);  // bit for bit codec/tile.h's Encode
+  // Codecs that are not quantised. Bit for bit codec/tile.h's Encode.
+  void (*encode)(Codec codec, const float* values, size_t n, std::byte* out);
   void (*decode)(Codec codec, const std::byte* stored, size_t n, float* out);
 };
 

@@ -3,6 +3,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include <cstring>
+
 #include "base/half.h"
 #include "codec/tile.h"
 #include "kernels/kernels.h"
@@ -16,6 +18,12 @@ namespace {
 
 constexpr int kRowsAtOnce = 4;
 
+inline int32_t LoadInt32(const void* p) {
+  int32_t number;
+  std::memcpy(&number, p, sizeof(number));
+  return number;
+}
+
 struct Vec {
   static constexpr int kLanes = 8;
   __m256 r;
@@ -28,6 +36,9 @@ struct Vec {
   static Vec LoadBf16(const uint16_t* p) {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+  }
+  static Vec LoadInt8(const int8_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
   }
 };
 inline void Store(float* p, Vec a) {
@@ -62,6 +73,9 @@ inline Vec PowerOfTwo(Vec n) {
 inline Vec ZeroWhereBelow(Vec x, float limit, Vec a) {
   return {_mm256_and_ps(_mm256_cmp_ps(x.r, _mm256_set1_ps(limit), _CMP_NLT_UQ), a.r)};
 }
+inline bool AnyAbove(Vec a, float limit) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(a.r, _mm256_set1_ps(limit), _CMP_GT_OQ)) != 0;
+}
 inline float ReduceMax(Vec a) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(a.r), _mm256_extractf128_ps(a.r, 1));
   m = _mm_max_ps(m, _mm_movehl_ps(m, m));
@@ -71,6 +85,83 @@ inline float ReduceAdd(Vec a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.r), _mm256_extractf128_ps(a.r, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+// As many int32 as Vec has floats, each the sum of products of 4 bytes or 2 words beside one another.
+struct Ints {
+  __m256i r;
+  static Ints Zero() { return {_mm256_setzero_si256()}; }
+  static Ints Broadcast(int32_t x) { return {_mm256_set1_epi32(x)}; }
+};
+struct Bytes {
+  __m256i r;
+  static Bytes Load(const void* p) { return {_mm256_loadu_si256(static_cast<const __m256i*>(p))}; }
+  static Bytes Broadcast4(const void* p) { return {_mm256_set1_epi32(LoadInt32(p))}; }
+};
+struct Words {
+  __m256i r;
+  static Words LoadBytes(const void* p) {
+    return {_mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+  }
+  static Words Broadcast2(const void* p) { return {_mm256_set1_epi32(LoadInt32(p))}; }
+};
+// Two products of an unsigned byte up to 127 or a signed one up to 63 fit into 16 bits.
+inline Ints Dot(Ints sum, Bytes of_unsigned, Bytes of_signed) {
+  const __m256i pairs = _mm256_maddubs_epi16(of_unsigned.r, of_signed.r);
+  return {_mm256_add_epi32(sum.r, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
+inline Ints Dot(Ints sum, Words a, Words b) {
+  return {_mm256_add_epi32(sum.r, _mm256_madd_epi16(a.r, b.r))};
+}
+inline Ints Add(Ints a, Ints b) {
+  return {_mm256_add_epi32(a.r, b.r)};
+}
+inline Vec ToFloat(Ints a) {
+  return {_mm256_cvtepi32_ps(a.r)};
+}
+inline Ints ToNearest(Vec a) {
+  return {_mm256_cvtps_epi32(a.r)};
+}
+inline void StoreNumbers(uint8_t* p, Ints a) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a.r), _mm256_extracti128_si256(a.r, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+}
+inline void StoreNumbers(int16_t* p, Ints a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packs_epi32(_mm256_castsi256_si128(a.r), _mm256_extracti128_si256(a.r, 1)));
+}
+inline int32_t ReduceAdd(Ints a) {
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a.r), _mm256_extracti128_si256(a.r, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+// 32 bytes, to take codes apart.
+struct Codes {
+  __m256i r;
+  static Codes Load(const std::byte* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+  static Codes Broadcast(uint8_t x) { return {_mm256_set1_epi8(char(x))}; }
+  static Codes BroadcastTable(const uint8_t* table) {  // [16]
+    return {_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)))};
+  }
+};
+inline void Store(uint8_t* p, Codes a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.r);
+}
+// ((byte >> kRight) << kLeft) & mask, of which one shift is 0.
+template <int kRight, int kLeft>
+inline Codes ShiftAnd(Codes a, uint8_t mask) {
+  const __m256i shifted = kLeft > 0 ? _mm256_slli_epi16(a.r, kLeft) : _mm256_srli_epi16(a.r, kRight);
+  return {_mm256_and_si256(shifted, _mm256_set1_epi8(char(mask)))};
+}
+inline Codes Or(Codes a, Codes b) {
+  return {_mm256_or_si256(a.r, b.r)};
+}
+inline Codes Add(Codes a, Codes b) {
+  return {_mm256_add_epi8(a.r, b.r)};
+}
+inline Codes LookUp(Codes table, Codes index) {
+  return {_mm256_shuffle_epi8(table.r, index.r)};
 }
 
 #include "kernels/attend_tile-inl.h"

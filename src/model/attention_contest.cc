@@ -11,8 +11,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
 
 #include "kvist/cache.h"
@@ -22,15 +24,36 @@ namespace {
 
 // The same numbers for every contestant: keys of a layer, values of a layer, queries.
 enum class Content : uint32_t { kKeys, kValues, kQueries };
-void FillRandom(std::vector<float>& numbers, int layer, Content content) {
-  std::minstd_rand random(uint32_t(layer) * 3 + uint32_t(content) + 1);
-  // Sum of four uniforms: near enough to normal, and fast, since there are hundreds of millions.
-  for (float& x : numbers) {
+
+// A prime, so that no two rows of a layer are equal before there are as many of them.
+constexpr size_t kNumRandomNumbers = 1'048'573;
+
+std::vector<float> MakeRandomNumbers() {
+  std::minstd_rand random(1);
+  std::vector<float> numbers(kNumRandomNumbers);
+  for (float& x : numbers) {  // the sum of four uniforms is near enough to normal
     float sum = 0;
     for (int i = 0; i < 4; ++i) sum += float(random()) / float(std::minstd_rand::max()) - 0.5f;
     x = sum * 1.7f;
   }
+  return numbers;
 }
+
+// Numbers [first, first + numbers.size()) of a layer's content. There are thousands of millions of them, so that all
+// come from the same few, each content beginning at another place.
+void FillRandom(std::span<float> numbers, int layer, Content content, size_t first) {
+  static const std::vector<float> all = MakeRandomNumbers();
+  size_t place = ((size_t(layer) * 3 + size_t(content)) * 350'377 + first) % all.size();
+  while (!numbers.empty()) {
+    const size_t num_copied = std::min(numbers.size(), all.size() - place);
+    std::copy_n(all.data() + place, num_copied, numbers.data());
+    numbers = numbers.subspan(num_copied);
+    place = 0;
+  }
+}
+
+// Keys and values are made in pieces of so many tokens: those of all tokens take gigabytes in f32.
+constexpr int64_t kPieceTokens = 512;
 
 struct ThreadPoolDeleter {
   void operator()(ggml_threadpool* pool) const { ggml_threadpool_free(pool); }
@@ -89,8 +112,6 @@ class GraphContestant : public AttentionContestant {
     return {};
   }
 
-  int64_t num_tokens() const { return task_.num_stored_tokens + task_.num_step_tokens; }
-
   const AttentionTask task_;
   ggml_context_ptr context_;
   ggml_backend_ptr backend_;
@@ -100,16 +121,21 @@ class GraphContestant : public AttentionContestant {
   std::vector<ggml_tensor*> outputs_;
 };
 
-void SetRandom(ggml_tensor* tensor, int layer, Content content) {
-  std::vector<float> numbers(size_t(ggml_nelements(tensor)));
-  FillRandom(numbers, layer, content);
-  if (tensor->type == GGML_TYPE_F32) {
-    ggml_backend_tensor_set(tensor, numbers.data(), 0, ggml_nbytes(tensor));
-    return;
+// Sets a tensor [dim, heads, tokens] to the numbers of the tokens that begin with the given one.
+void SetRandom(ggml_tensor* tensor, int layer, Content content, int64_t first_token) {
+  const int64_t token_numbers = tensor->ne[0] * tensor->ne[1];
+  const size_t token_bytes = ggml_row_size(tensor->type, token_numbers);
+  const auto encode = ggml_get_type_traits_cpu(tensor->type)->from_float;
+  std::vector<float> numbers;
+  std::vector<std::byte> encoded;
+  for (int64_t token = 0; token < tensor->ne[2]; token += kPieceTokens) {
+    const int64_t num_tokens = std::min(kPieceTokens, tensor->ne[2] - token);
+    numbers.resize(size_t(num_tokens * token_numbers));
+    encoded.resize(size_t(num_tokens) * token_bytes);
+    FillRandom(numbers, layer, content, size_t((first_token + token) * token_numbers));
+    encode(numbers.data(), encoded.data(), int64_t(numbers.size()));
+    ggml_backend_tensor_set(tensor, encoded.data(), size_t(token) * token_bytes, encoded.size());
   }
-  std::vector<std::byte> encoded(ggml_nbytes(tensor));
-  ggml_quantize_chunk(tensor->type, numbers.data(), encoded.data(), 0, ggml_nrows(tensor), tensor->ne[0], nullptr);
-  ggml_backend_tensor_set(tensor, encoded.data(), 0, encoded.size());
 }
 
 class KvistContestant : public GraphContestant {
@@ -120,22 +146,18 @@ class KvistContestant : public GraphContestant {
     KVIST_TRY_VOID(OpenContext());
     KVIST_TRY(cache_, Cache::Open(task_.geometry, {.form = form_}));
     sequence_.emplace(cache_->Begin());
-    const std::vector<Token> tokens(size_t(num_tokens()), 0);
-    const auto stored = size_t(task_.num_stored_tokens);
-    if (stored > 0) {
-      KVIST_TRY_VOID(sequence_->Prepare(std::span(tokens).first(stored)));
-      StoreAll(0);
+    for (int64_t first = 0; first < task_.num_stored_tokens; first += kPieceTokens) {
+      KVIST_TRY_VOID(Store(first, std::min(kPieceTokens, task_.num_stored_tokens - first)));
       sequence_->Commit();
     }
-    KVIST_TRY_VOID(sequence_->Prepare(std::span(tokens).subspan(stored)));
-    StoreAll(stored);
+    KVIST_TRY_VOID(Store(task_.num_stored_tokens, task_.num_step_tokens));
     BuildNodes();
     KVIST_TRY_VOID(Allocate());
-    for (size_t i = 0; i < layers_.size(); ++i) SetRandom(outputs_[i]->src[0], int(i), Content::kQueries);
+    for (size_t i = 0; i < layers_.size(); ++i) SetRandom(outputs_[i]->src[0], int(i), Content::kQueries, 0);
     return {};
   }
 
-  size_t num_bytes_read() const override { return task_.geometry.BytesPerToken(form_) * size_t(num_tokens()); }
+  size_t num_bytes_read() const override { return cache_->stats().live_bytes; }
 
  private:
   struct LayerCall {
@@ -143,18 +165,20 @@ class KvistContestant : public GraphContestant {
     int layer;
   };
 
-  void StoreAll(size_t first_token) {
+  Status Store(int64_t first_token, int64_t num_tokens) {
+    KVIST_TRY_VOID(sequence_->Prepare(std::vector<Token>(size_t(num_tokens), 0)));
     std::vector<float> keys, values;
     for (size_t i = 0; i < task_.geometry.layers.size(); ++i) {
       const LayerGeometry& layer = task_.geometry.layers[i];
       const size_t key_row = size_t(layer.num_kv_heads) * size_t(layer.key_dim);
       const size_t value_row = size_t(layer.num_kv_heads) * size_t(layer.value_dim);
-      keys.resize(key_row * size_t(num_tokens()));
-      values.resize(value_row * size_t(num_tokens()));
-      FillRandom(keys, int(i), Content::kKeys);
-      FillRandom(values, int(i), Content::kValues);
-      sequence_->Append(int(i), keys.data() + first_token * key_row, values.data() + first_token * value_row);
+      keys.resize(key_row * size_t(num_tokens));
+      values.resize(value_row * size_t(num_tokens));
+      FillRandom(keys, int(i), Content::kKeys, size_t(first_token) * key_row);
+      FillRandom(values, int(i), Content::kValues, size_t(first_token) * value_row);
+      sequence_->Append(int(i), keys.data(), values.data());
     }
+    return {};
   }
 
   void BuildNodes() {
@@ -189,11 +213,12 @@ class GgmlContestant : public GraphContestant {
     for (const LayerGeometry& layer : task_.geometry.layers) AddLayer(layer);
     KVIST_TRY_VOID(Allocate());
     for (size_t i = 0; i < layers_.size(); ++i) {
-      SetRandom(layers_[i].keys, int(i), Content::kKeys);
-      SetRandom(layers_[i].values, int(i), Content::kValues);
-      SetRandom(layers_[i].queries, int(i), Content::kQueries);
-      SetMask(layers_[i].mask, task_.geometry.layers[i].window);
+      const int64_t first_token = FirstVisibleToken(task_, task_.geometry.layers[i]);
+      SetRandom(layers_[i].keys, int(i), Content::kKeys, first_token);
+      SetRandom(layers_[i].values, int(i), Content::kValues, first_token);
+      SetRandom(layers_[i].queries, int(i), Content::kQueries, 0);
     }
+    for (const auto& [window, mask] : window_to_mask_) SetMask(mask, window);
     return {};
   }
 
@@ -205,34 +230,41 @@ class GgmlContestant : public GraphContestant {
 
  private:
   struct Layer {
-    ggml_tensor *keys, *values, *queries, *mask;
+    ggml_tensor *keys, *values, *queries;
   };
 
   // K and V as llama.cpp lays them out: a row of all heads for each token, seen per head through a permuted view.
-  ggml_tensor* NewRows(int dim, int num_heads) {
-    return ggml_new_tensor_3d(context_.get(), type_, dim, num_heads, num_tokens());
+  ggml_tensor* NewRows(int dim, const LayerGeometry& layer) {
+    const int64_t num_visible_tokens = task_.num_tokens() - FirstVisibleToken(task_, layer);
+    return ggml_new_tensor_3d(context_.get(), type_, dim, layer.num_kv_heads, num_visible_tokens);
   }
 
   void AddLayer(const LayerGeometry& layer) {
     ggml_context* context = context_.get();
-    Layer tensors{NewRows(layer.key_dim, layer.num_kv_heads), NewRows(layer.value_dim, layer.num_kv_heads),
-                  NewQueries(layer), nullptr};
-    if (task_.num_step_tokens > 1 || layer.window > 0) {
-      tensors.mask = ggml_new_tensor_2d(context, GGML_TYPE_F16, num_tokens(), GGML_PAD(task_.num_step_tokens, 64));
-    }
+    const Layer tensors{NewRows(layer.key_dim, layer), NewRows(layer.value_dim, layer), NewQueries(layer)};
     layers_.push_back(tensors);
     const float scale = layer.attention_scale != 0.0f ? layer.attention_scale : 1.0f / std::sqrt(float(layer.key_dim));
-    AddOutput(ggml_flash_attn_ext(context, ggml_permute(context, tensors.queries, 0, 2, 1, 3),
-                                  ggml_permute(context, tensors.keys, 0, 2, 1, 3),
-                                  ggml_permute(context, tensors.values, 0, 2, 1, 3), tensors.mask, scale, 0.0f, 0.0f));
+    AddOutput(ggml_flash_attn_ext(
+        context, ggml_permute(context, tensors.queries, 0, 2, 1, 3), ggml_permute(context, tensors.keys, 0, 2, 1, 3),
+        ggml_permute(context, tensors.values, 0, 2, 1, 3), MaskOf(layer, tensors.keys->ne[2]), scale, 0.0f, 0.0f));
+  }
+
+  // Layers of one window share a mask. One query sees all that is there.
+  ggml_tensor* MaskOf(const LayerGeometry& layer, int64_t num_visible_tokens) {
+    if (task_.num_step_tokens == 1) return nullptr;
+    ggml_tensor*& mask = window_to_mask_[layer.window];
+    if (mask == nullptr) {
+      mask = ggml_new_tensor_2d(context_.get(), GGML_TYPE_F16, num_visible_tokens, GGML_PAD(task_.num_step_tokens, 64));
+    }
+    return mask;
   }
 
   void SetMask(ggml_tensor* mask, int window) const {
-    if (mask == nullptr) return;
     const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f), hidden = ggml_fp32_to_fp16(-INFINITY);
     std::vector<ggml_fp16_t> numbers(size_t(ggml_nelements(mask)), hidden);
     for (int64_t row = 0; row < task_.num_step_tokens; ++row) {
-      const int64_t end = task_.num_stored_tokens + row + 1;
+      // The last query sees the last token, and so on.
+      const int64_t end = mask->ne[0] - task_.num_step_tokens + row + 1;
       const int64_t begin = window > 0 ? std::max<int64_t>(0, end - window) : 0;
       std::fill(numbers.begin() + row * mask->ne[0] + begin, numbers.begin() + row * mask->ne[0] + end, visible);
     }
@@ -241,9 +273,41 @@ class GgmlContestant : public GraphContestant {
 
   const ggml_type type_;
   std::vector<Layer> layers_;
+  std::map<int, ggml_tensor*> window_to_mask_;
 };
 
+Result<ggml_type> ParseGgmlType(std::string_view name) {
+  for (const ggml_type known : {GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) {
+    if (name == ggml_type_name(known)) return known;
+  }
+  return Fail(ErrorCode::kInvalidArgument,
+              "ggml has no KV type '" + std::string(name) + "' to compare with; known: f16, f32, bf16, q8_0, q4_0");
+}
+
 }  // namespace
+
+int64_t FirstVisibleToken(const AttentionTask& task, const LayerGeometry& layer) {
+  return layer.window > 0 ? std::max<int64_t>(0, task.num_stored_tokens + 1 - layer.window) : 0;
+}
+
+int64_t NumVisiblePairs(const AttentionTask& task, const LayerGeometry& layer) {
+  // The first queries may see less than a window; from there on each sees one token more, or a window.
+  const int64_t first = task.num_stored_tokens + 1, last = task.num_tokens();
+  const int64_t window = layer.window > 0 ? layer.window : last;
+  const int64_t num_growing = std::clamp<int64_t>(window - first + 1, 0, last - first + 1);
+  const int64_t num_full = last - first + 1 - num_growing;
+  return num_growing * (2 * first + num_growing - 1) / 2 + num_full * window;
+}
+
+Result<size_t> GgmlKvBytes(const AttentionTask& task, std::string_view type_name) {
+  KVIST_TRY(const ggml_type type, ParseGgmlType(type_name));
+  size_t bytes = 0;
+  for (const LayerGeometry& layer : task.geometry.layers) {
+    const auto num_rows = size_t((task.num_tokens() - FirstVisibleToken(task, layer)) * layer.num_kv_heads);
+    bytes += num_rows * (ggml_row_size(type, layer.key_dim) + ggml_row_size(type, layer.value_dim));
+  }
+  return bytes;
+}
 
 Result<std::unique_ptr<AttentionContestant>> AttentionContestant::OpenKvist(const AttentionTask& task, Form form) {
   KVIST_TRY_VOID(task.geometry.Validate());
@@ -253,15 +317,12 @@ Result<std::unique_ptr<AttentionContestant>> AttentionContestant::OpenKvist(cons
 }
 
 Result<std::unique_ptr<AttentionContestant>> AttentionContestant::OpenGgml(const AttentionTask& task,
-                                                                           std::string_view type) {
-  for (const ggml_type known : {GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) {
-    if (type != ggml_type_name(known)) continue;
-    auto contestant = std::make_unique<GgmlContestant>(task, known);
-    KVIST_TRY_VOID(contestant->Open());
-    return contestant;
-  }
-  return Fail(ErrorCode::kInvalidArgument,
-              "ggml has no KV type '" + std::string(type) + "' to compare with; known: f16, f32, bf16, q8_0, q4_0");
+                                                                           std::string_view type_name) {
+  KVIST_TRY_VOID(task.geometry.Validate());
+  KVIST_TRY(const ggml_type type, ParseGgmlType(type_name));
+  auto contestant = std::make_unique<GgmlContestant>(task, type);
+  KVIST_TRY_VOID(contestant->Open());
+  return contestant;
 }
 
 }  // namespace kvist

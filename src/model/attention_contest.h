@@ -18,10 +18,18 @@ struct AttentionTask {
   int64_t num_stored_tokens = 0;  // before the step
   int64_t num_step_tokens = 1;    // 1: decode; more: prefill at that depth
   int num_threads = 1;
+
+  int64_t num_tokens() const { return num_stored_tokens + num_step_tokens; }
 };
 
+// The first token that a step of the task sees in a layer: those before it have left its window.
+int64_t FirstVisibleToken(const AttentionTask& task, const LayerGeometry& layer);
+// (query token, stored token) pairs of a layer that meet: causality and window leave out the others.
+int64_t NumVisiblePairs(const AttentionTask& task, const LayerGeometry& layer);
+
 // Computes one task again and again; each implementation runs inside a ggml graph with one node a layer, on a
-// persistent thread pool, as it does in a model. Holds the keys and values of all layers.
+// persistent thread pool, as it does in a model. Holds the keys and values of all layers: of layers with a window only
+// what the step sees.
 class AttentionContestant {
  public:
   // Our store and attention in this form. Errors as Cache::Open and Sequence::Prepare.
@@ -30,10 +38,14 @@ class AttentionContestant {
   static Result<std::unique_ptr<AttentionContestant>> OpenGgml(const AttentionTask& task, std::string_view type);
 
   virtual ~AttentionContestant() = default;
-  virtual double RunOnce() = 0;               // milliseconds for all layers
-  virtual size_t num_bytes_read() const = 0;  // keys and values that one run has to read at least once
+  virtual double RunOnce() = 0;  // milliseconds for all layers
+  // Keys and values that one run has to read at least once. Ours: whole blocks.
+  virtual size_t num_bytes_read() const = 0;
   // Of the last run: [token, query_head, value_dim] of the first layer, to see that all compute the same thing.
   virtual std::vector<float> FirstLayerOutput() const = 0;
 };
+
+// Bytes of the keys and values that OpenGgml takes. kInvalidArgument names the known types.
+Result<size_t> GgmlKvBytes(const AttentionTask& task, std::string_view type);
 
 }  // namespace kvist

@@ -6,31 +6,47 @@
 #include <cstring>
 #include <utility>
 
+#include "policy/sealing.h"
+
 namespace kvist {
 
 BlockTable::BlockTable(const BlockTable& other)
-    : pool_(other.pool_),
+    : open_pool_(other.open_pool_),
+      sealed_pool_(other.sealed_pool_),
+      sealing_(other.sealing_),
       block_tokens_(other.block_tokens_),
       refs_(other.refs_),
       num_dropped_refs_(other.num_dropped_refs_),
       end_position_(other.end_position_) {
-  for (const BlockRef& ref : refs_) pool_->AddReference(ref.block);
+  for (const BlockRef& ref : refs_) AddReferences(ref);
 }
 
 BlockTable::BlockTable(BlockTable&& other) noexcept
-    : pool_(other.pool_),
+    : open_pool_(other.open_pool_),
+      sealed_pool_(other.sealed_pool_),
+      sealing_(other.sealing_),
       block_tokens_(other.block_tokens_),
       refs_(std::exchange(other.refs_, {})),
       num_dropped_refs_(other.num_dropped_refs_),
       end_position_(other.end_position_) {}
 
 BlockTable::~BlockTable() {
-  for (const BlockRef& ref : refs_) pool_->Release(ref.block);
+  for (const BlockRef& ref : refs_) ReleaseBlocks(ref);
+}
+
+void BlockTable::AddReferences(const BlockRef& ref) const {
+  pool(ref)->AddReference(ref.block);
+  if (ref.sealing) sealed_pool_->AddReference(*ref.sealing);
+}
+
+void BlockTable::ReleaseBlocks(const BlockRef& ref) const {
+  pool(ref)->Release(ref.block);
+  if (ref.sealing) sealed_pool_->Release(*ref.sealing);
 }
 
 int64_t BlockTable::TailRoom() const {
   // A block whose keys were moved by a delta takes no more: its new keys would need another delta.
-  if (refs_.empty() || refs_.back().delta != 0) return 0;
+  if (refs_.empty() || refs_.back().delta != 0 || refs_.back().is_sealed) return 0;
   return block_tokens_ - refs_.back().first_slot - refs_.back().num_slots;
 }
 
@@ -38,19 +54,30 @@ int64_t BlockTable::NumBlocksAfterTail(int64_t num_tokens) const {
   return (num_tokens - std::min(TailRoom(), num_tokens) + block_tokens_ - 1) / block_tokens_;
 }
 
+int64_t BlockTable::NumNewestOpenBlocks() const {
+  int64_t num_blocks = 0;
+  while (num_blocks < std::ssize(refs_) && !refs_[refs_.size() - 1 - size_t(num_blocks)].is_sealed) ++num_blocks;
+  return num_blocks;
+}
+
+int64_t BlockTable::newest_open_position() const {
+  const int64_t num_blocks = NumNewestOpenBlocks();
+  return num_blocks == 0 ? end_position_ : refs_[refs_.size() - size_t(num_blocks)].position;
+}
+
 Result<size_t> BlockTable::Grow(int64_t num_tokens) {
-  KVIST_TRY(std::vector<BlockId> fresh, Reserve(num_tokens));
+  KVIST_TRY(FreshBlocks fresh, Reserve(num_tokens));
   return GrowInto(std::move(fresh), num_tokens);
 }
 
-Result<std::vector<BlockId>> BlockTable::Reserve(int64_t num_tokens) const {
-  const bool copy_tail = TailRoom() > 0 && pool_->IsShared(refs_.back().block);
-  const int64_t num_wanted = NumBlocksAfterTail(num_tokens) + int64_t(copy_tail);
+namespace {
+
+Result<std::vector<BlockId>> Allocate(BlockPool& pool, int64_t num_blocks) {
   std::vector<BlockId> fresh;
-  while (int64_t(fresh.size()) < num_wanted) {
-    Result<BlockId> block = pool_->Allocate();
+  while (int64_t(fresh.size()) < num_blocks) {
+    Result<BlockId> block = pool.Allocate();
     if (!block) {
-      for (BlockId taken : fresh) pool_->Release(taken);
+      for (BlockId taken : fresh) pool.Release(taken);
       return std::unexpected(block.error());
     }
     fresh.push_back(*block);
@@ -58,35 +85,104 @@ Result<std::vector<BlockId>> BlockTable::Reserve(int64_t num_tokens) const {
   return fresh;
 }
 
-size_t BlockTable::GrowInto(std::vector<BlockId> fresh, int64_t num_tokens) {
+}  // namespace
+
+Result<FreshBlocks> BlockTable::Reserve(int64_t num_tokens) const {
+  const bool copy_tail = TailRoom() > 0 && open_pool_->IsShared(refs_.back().block);
+  FreshBlocks fresh;
+  KVIST_TRY(fresh.open, Allocate(*open_pool_, NumBlocksAfterTail(num_tokens) + int64_t(copy_tail)));
+  if (sealed_pool_ == nullptr) return fresh;
+  auto sealed = Allocate(*sealed_pool_, NumBlocksToSeal(num_tokens));
+  if (!sealed) {
+    Release(fresh);
+    return std::unexpected(sealed.error());
+  }
+  fresh.sealed = *std::move(sealed);
+  return fresh;
+}
+
+void BlockTable::Release(const FreshBlocks& fresh) const {
+  for (BlockId block : fresh.open) open_pool_->Release(block);
+  for (BlockId block : fresh.sealed) sealed_pool_->Release(block);
+}
+
+size_t BlockTable::GrowInto(FreshBlocks fresh, int64_t num_tokens) {
   // What was reserved decides: by now another thread may have let go of the block.
-  const bool copy_tail = int64_t(fresh.size()) > NumBlocksAfterTail(num_tokens);
+  const bool copy_tail = int64_t(fresh.open.size()) > NumBlocksAfterTail(num_tokens);
   const int64_t in_tail = std::min(TailRoom(), num_tokens);
   if (copy_tail) {
-    CopyTailInto(fresh.back());
-    fresh.pop_back();
+    CopyTailInto(fresh.open.back());
+    fresh.open.pop_back();
   }
   if (in_tail > 0) refs_.back().num_slots += int32_t(in_tail);
   end_position_ += in_tail;
   num_tokens -= in_tail;
-  for (BlockId block : fresh) {
+  for (BlockId block : fresh.open) {
     const auto num_slots = int32_t(std::min<int64_t>(num_tokens, block_tokens_));
-    refs_.push_back({block, 0, num_slots, end_position_, 0});
+    refs_.push_back({.block = block, .num_slots = num_slots, .position = end_position_});
     num_tokens -= num_slots;
     end_position_ += num_slots;
   }
-  return copy_tail ? pool_->block_bytes() : 0;
+  // Blocks are sealed in order: those that still can be are newer than all that are.
+  for (size_t i = refs_.size(); i-- > 0 && !fresh.sealed.empty();) {
+    if (!IsToBeSealed(refs_[i], i + 1 == refs_.size(), end_position_)) continue;
+    refs_[i].sealing = fresh.sealed.back();
+    fresh.sealed.pop_back();
+  }
+  KVIST_CHECK(fresh.sealed.empty());
+  return copy_tail ? open_pool_->block_bytes() : 0;
+}
+
+bool BlockTable::IsToBeSealed(const BlockRef& ref, bool is_last, int64_t end_position) const {
+  if (ref.is_sealed || ref.sealing) return false;
+  if (is_last && ref.first_slot + ref.num_slots < block_tokens_) return false;  // its end is not known yet
+  return SealedFrom(sealing_, ref.position, ref.end_position()) < end_position;
+}
+
+int64_t BlockTable::NumBlocksToSeal(int64_t num_tokens) const {
+  const int64_t end_position = end_position_ + num_tokens, in_tail = std::min(TailRoom(), num_tokens);
+  int64_t num_blocks = 0;
+  for (size_t i = refs_.size(); i-- > 0 && !refs_[i].is_sealed;) {
+    BlockRef ref = refs_[i];
+    const bool is_tail = i + 1 == refs_.size();
+    if (is_tail) ref.num_slots += int32_t(in_tail);
+    num_blocks += IsToBeSealed(ref, is_tail && in_tail == num_tokens, end_position);
+  }
+  for (int64_t begin = end_position_ + in_tail; begin + block_tokens_ <= end_position; begin += block_tokens_) {
+    const BlockRef full{.block = {}, .num_slots = block_tokens_, .position = begin};
+    num_blocks += IsToBeSealed(full, false, end_position);
+  }
+  return num_blocks;
+}
+
+bool BlockTable::FinishSealing() {
+  if (sealed_pool_ == nullptr) return false;
+  bool any = false;
+  for (size_t i = refs_.size(); i-- > 0 && !refs_[i].is_sealed;) {
+    BlockRef& ref = refs_[i];
+    if (!ref.sealing) continue;
+    open_pool_->Release(ref.block);
+    ref.block = *std::exchange(ref.sealing, std::nullopt);
+    ref.is_sealed = any = true;
+  }
+  return any;
+}
+
+void BlockTable::ForgetSealing() {
+  if (sealed_pool_ == nullptr) return;
+  for (size_t i = refs_.size(); i-- > 0 && !refs_[i].is_sealed;)
+    if (const auto block = std::exchange(refs_[i].sealing, std::nullopt)) sealed_pool_->Release(*block);
 }
 
 void BlockTable::CopyTailInto(BlockId fresh) {
-  std::memcpy(pool_->data(fresh), pool_->data(refs_.back().block), pool_->block_bytes());
-  pool_->Release(refs_.back().block);
+  std::memcpy(open_pool_->data(fresh), open_pool_->data(refs_.back().block), open_pool_->block_bytes());
+  open_pool_->Release(refs_.back().block);
   refs_.back().block = fresh;
 }
 
 void BlockTable::Truncate(int64_t end_position) {
   while (!refs_.empty() && refs_.back().position >= end_position) {
-    pool_->Release(refs_.back().block);
+    ReleaseBlocks(refs_.back());
     refs_.pop_back();
   }
   if (!refs_.empty()) {
@@ -104,14 +200,20 @@ void BlockTable::Remove(int64_t begin, int64_t end) {
   for (const BlockRef& ref : refs_) {
     const auto before = int32_t(std::clamp<int64_t>(begin - ref.position, 0, ref.num_slots));
     const auto after = int32_t(std::clamp<int64_t>(ref.end_position() - end, 0, ref.num_slots));
-    if (before > 0) kept.push_back({ref.block, ref.first_slot, before, ref.position, ref.delta});
+    if (before > 0) {
+      kept.push_back(ref);
+      kept.back().num_slots = before;
+    }
     if (after > 0) {
       const int32_t skipped = ref.num_slots - after;
-      kept.push_back(
-          {ref.block, ref.first_slot + skipped, after, ref.position + skipped - removed, ref.delta - removed});
+      kept.push_back(ref);
+      kept.back().first_slot += skipped;
+      kept.back().num_slots = after;
+      kept.back().position += skipped - removed;
+      kept.back().delta -= removed;
     }
-    if (before > 0 && after > 0) pool_->AddReference(ref.block);
-    if (before == 0 && after == 0) pool_->Release(ref.block);
+    if (before > 0 && after > 0) AddReferences(ref);
+    if (before == 0 && after == 0) ReleaseBlocks(ref);
   }
   refs_ = std::move(kept);
   end_position_ -= removed;
@@ -121,7 +223,7 @@ void BlockTable::Remove(int64_t begin, int64_t end) {
 bool BlockTable::DropBefore(int64_t position) {
   size_t num_dropped = 0;
   while (num_dropped < refs_.size() && refs_[num_dropped].end_position() <= position) {
-    pool_->Release(refs_[num_dropped++].block);
+    ReleaseBlocks(refs_[num_dropped++]);
   }
   refs_.erase(refs_.begin(), refs_.begin() + int64_t(num_dropped));
   num_dropped_refs_ += int64_t(num_dropped);

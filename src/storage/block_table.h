@@ -4,17 +4,21 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "kvist/error.h"
+#include "kvist/sealing.h"
 #include "storage/block_pool.h"
 
 namespace kvist {
 
 // Consecutive tokens of a sequence that lie in consecutive slots of one block.
 struct BlockRef {
-  BlockId block;
+  BlockId block;  // of the open pool, or the sealed one
+  bool is_sealed = false;
+  std::optional<BlockId> sealing = {};  // of an open block that the step under way seals: its sealed form
   int32_t first_slot = 0;
   int32_t num_slots = 0;
   int64_t position = 0;  // of the first slot's token in this sequence
@@ -22,11 +26,19 @@ struct BlockRef {
   int64_t end_position() const { return position + num_slots; }
 };
 
-// The blocks of one sequence and group, in the order of positions. Holds one reference a BlockRef.
-// Copying shares the blocks. One thread at a time; the pool must outlive it.
+// Blocks that a table is going to use.
+struct FreshBlocks {
+  std::vector<BlockId> open;
+  std::vector<BlockId> sealed;
+};
+
+// The blocks of one sequence and group, in the order of positions. Holds one reference to each.
+// Copying shares the blocks. One thread at a time; the pools must outlive it.
 class BlockTable {
  public:
-  BlockTable(BlockPool* pool, int block_tokens) : pool_(pool), block_tokens_(block_tokens) {}
+  // Without a sealed pool nothing is sealed.
+  BlockTable(BlockPool* open_pool, BlockPool* sealed_pool, const SealingOptions& sealing, int block_tokens)
+      : open_pool_(open_pool), sealed_pool_(sealed_pool), sealing_(sealing), block_tokens_(block_tokens) {}
   BlockTable(const BlockTable& other);
   BlockTable(BlockTable&& other) noexcept;
   BlockTable& operator=(const BlockTable&) = delete;
@@ -36,8 +48,16 @@ class BlockTable {
   // Returns the bytes copied. On failure nothing has changed.
   Result<size_t> Grow(int64_t num_tokens);
   // Its two halves, so that several tables can grow together or not at all: the blocks that are wanted, and their use.
-  Result<std::vector<BlockId>> Reserve(int64_t num_tokens) const;
-  size_t GrowInto(std::vector<BlockId> fresh, int64_t num_tokens);
+  Result<FreshBlocks> Reserve(int64_t num_tokens) const;
+  size_t GrowInto(FreshBlocks fresh, int64_t num_tokens);
+  void Release(const FreshBlocks& fresh) const;
+
+  // Blocks that a query of the last growth sees sealed have room for that form since then; whoever grew the table
+  // fills it, and the open one stays for the queries that see it. From here on the sealed form is the block.
+  // Whether there were any.
+  bool FinishSealing();
+  void ForgetSealing();
+
   // How many blocks so many more tokens need beyond the open one.
   int64_t NumBlocksAfterTail(int64_t num_tokens) const;
   // Keeps positions below the given one.
@@ -52,13 +72,25 @@ class BlockTable {
   int64_t num_dropped_refs() const { return num_dropped_refs_; }
   int64_t begin_position() const { return refs_.empty() ? end_position_ : refs_.front().position; }
   int64_t end_position() const { return end_position_; }
-  BlockPool* pool() const { return pool_; }
+  int64_t NumNewestOpenBlocks() const;   // at the end, after the last sealed one
+  int64_t newest_open_position() const;  // where these begin
+  BlockPool* open_pool() const { return open_pool_; }
+  BlockPool* sealed_pool() const { return sealed_pool_; }  // may be null
+  const SealingOptions& sealing() const { return sealing_; }
 
  private:
   int64_t TailRoom() const;  // free slots of the last block that an append may use
   void CopyTailInto(BlockId fresh);
+  BlockPool* pool(const BlockRef& ref) const { return ref.is_sealed ? sealed_pool_ : open_pool_; }
+  void AddReferences(const BlockRef& ref) const;
+  void ReleaseBlocks(const BlockRef& ref) const;
+  // Whether a query before `end_position` sees the ref sealed that is still open; it is the last one or not.
+  bool IsToBeSealed(const BlockRef& ref, bool is_last, int64_t end_position) const;
+  int64_t NumBlocksToSeal(int64_t num_tokens) const;
 
-  BlockPool* pool_;
+  BlockPool* open_pool_;
+  BlockPool* sealed_pool_;
+  SealingOptions sealing_;
   int block_tokens_;
   std::vector<BlockRef> refs_;
   int64_t num_dropped_refs_ = 0;

@@ -4,9 +4,12 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
+#include <random>
 #include <utility>
+#include <vector>
 
 namespace kvist {
 namespace {
@@ -17,7 +20,7 @@ struct Fixture {
   explicit Fixture(size_t num_blocks = 100)
       : budget(num_blocks * PageBytes()), pool(BlockPool::Open(PageBytes(), 1000, &budget).value()) {}
   size_t num_live() const { return pool->stats().num_live_blocks; }
-  BlockTable Table() { return BlockTable(pool.get(), kBlockTokens); }
+  BlockTable Table() { return BlockTable(pool.get(), nullptr, {}, kBlockTokens); }
 
   MemoryBudget budget;
   std::unique_ptr<BlockPool> pool;
@@ -236,6 +239,378 @@ TEST_CASE("block table: copying and moving keep the references right") {
     CHECK(fixture.num_live() == 3);
   }
   CHECK(fixture.num_live() == 0);
+}
+
+// --- sealing ---
+
+// A pool of open blocks (two pages each) and one of sealed blocks (a page each) that share a budget.
+struct SealingFixture {
+  explicit SealingFixture(size_t num_pages = 1000)
+      : budget(num_pages * PageBytes()),
+        open_pool(BlockPool::Open(2 * PageBytes(), 1000, &budget).value()),
+        sealed_pool(BlockPool::Open(PageBytes(), 1000, &budget).value()) {}
+  size_t num_open() const { return open_pool->stats().num_live_blocks; }
+  size_t num_sealed() const { return sealed_pool->stats().num_live_blocks; }
+  BlockTable Table(const SealingOptions& options) {
+    return BlockTable(open_pool.get(), sealed_pool.get(), options, kBlockTokens);
+  }
+
+  MemoryBudget budget;
+  std::unique_ptr<BlockPool> open_pool, sealed_pool;
+};
+
+// Whether the query sees the block of positions [begin, end) sealed, in the words of SealingOptions.
+bool SeesSealed(const SealingOptions& options, int64_t begin, int64_t end, int64_t query) {
+  const bool is_sink = begin < options.sink_tokens;
+  const bool overlaps_recent = end > query + 1 - options.recent_tokens;
+  return !is_sink && !overlaps_recent && query >= options.begin_position;
+}
+
+std::vector<SealingOptions> ManyOptions() {
+  std::vector<SealingOptions> all;
+  for (const int recent : {0, 1, 2, 15, 16, 17, 33, 200})
+    for (const int sinks : {0, 1, 16, 17, 40})
+      for (const int64_t begin : {0, 31, 90, 1000}) all.push_back({recent, sinks, begin});
+  return all;
+}
+
+// One growth, checked: exactly the full blocks that a query of it sees sealed are being sealed, and both pools hold
+// what the refs say.
+void GrowAndCheck(SealingFixture& fixture, BlockTable& table, int64_t num_tokens) {
+  REQUIRE(table.Grow(num_tokens));
+  CheckConsistent(table);
+  const int64_t end = table.end_position();
+  size_t num_open = 0, num_sealed = 0;
+  bool all_right = true, any_sealing = false;
+  for (const BlockRef& ref : table.refs()) {
+    const bool is_full = ref.num_slots == kBlockTokens;
+    const bool is_seen_sealed = is_full && SeesSealed(table.sealing(), ref.position, ref.end_position(), end - 1);
+    all_right &= is_seen_sealed == (ref.is_sealed || ref.sealing);
+    all_right &= !(ref.is_sealed && ref.sealing);
+    any_sealing |= ref.sealing.has_value();
+    num_open += !ref.is_sealed;
+    num_sealed += ref.is_sealed || ref.sealing;
+  }
+  CHECK(all_right);
+  CHECK(fixture.num_open() == num_open);
+  CHECK(fixture.num_sealed() == num_sealed);
+  CHECK(table.FinishSealing() == any_sealing);
+  CHECK(fixture.num_sealed() == num_sealed);
+  CHECK(fixture.num_open() == table.refs().size() - num_sealed);
+  for (const BlockRef& ref : table.refs()) all_right &= !ref.sealing;
+  CHECK(all_right);
+}
+
+TEST_CASE("block table: a block is sealed by the growth that brings the first query to see it so") {
+  for (const SealingOptions& options : ManyOptions()) {
+    CAPTURE(options.recent_tokens);
+    CAPTURE(options.sink_tokens);
+    CAPTURE(options.begin_position);
+    SealingFixture fixture;
+    for (const int64_t step : {1, 7, 16, 50, 170}) {
+      CAPTURE(step);
+      BlockTable table = fixture.Table(options);
+      while (table.end_position() < 170) GrowAndCheck(fixture, table, step);
+    }
+    CHECK(fixture.num_open() == 0);
+    CHECK(fixture.num_sealed() == 0);
+  }
+}
+
+TEST_CASE("block table: what is sealed does not depend on the steps that the tokens came in") {
+  std::mt19937 random(1);
+  for (const SealingOptions& options : ManyOptions()) {
+    SealingFixture fixture;
+    BlockTable whole = fixture.Table(options), in_steps = fixture.Table(options);
+    GrowAndCheck(fixture, whole, 170);
+    while (in_steps.end_position() < 170) {
+      REQUIRE(in_steps.Grow(std::min<int64_t>(1 + int64_t(random() % 60), 170 - in_steps.end_position())));
+      in_steps.FinishSealing();
+    }
+    CHECK(std::ranges::equal(whole.refs(), in_steps.refs(), {}, &BlockRef::is_sealed, &BlockRef::is_sealed));
+  }
+}
+
+TEST_CASE("block table: while a step is under way it has both forms; finishing keeps one, forgetting the other") {
+  SealingFixture fixture;
+  BlockTable table = fixture.Table({.recent_tokens = 16, .sink_tokens = 4});
+  CHECK_FALSE(table.FinishSealing());
+  REQUIRE(table.Grow(16 * 5));  // blocks 1 to 3 are old enough
+  const std::vector<BlockRef> before(table.refs().begin(), table.refs().end());
+  CHECK(fixture.num_open() == 5);
+  CHECK(fixture.num_sealed() == 3);
+  CHECK(*before[1].sealing != *before[2].sealing);
+
+  table.ForgetSealing();
+  CHECK(fixture.num_open() == 5);
+  CHECK(fixture.num_sealed() == 0);
+  for (size_t i = 0; i < 5; ++i) {
+    CHECK_FALSE(table.refs()[i].sealing);
+    CHECK(table.refs()[i].block == before[i].block);
+  }
+  CHECK_FALSE(table.FinishSealing());
+
+  REQUIRE(table.Grow(1));  // those three again
+  CHECK(fixture.num_sealed() == 3);
+  const std::vector<BlockRef> again(table.refs().begin(), table.refs().end());
+  CHECK(table.FinishSealing());
+  CHECK(fixture.num_open() == 3);
+  CHECK(fixture.num_sealed() == 3);
+  for (size_t i = 1; i <= 3; ++i) {
+    CHECK(table.refs()[i].is_sealed);
+    CHECK(table.refs()[i].block == *again[i].sealing);
+  }
+  CHECK_FALSE(table.refs()[0].is_sealed);
+  CHECK(table.NumNewestOpenBlocks() == 2);
+  table.ForgetSealing();  // what is finished stays
+  CHECK(fixture.num_sealed() == 3);
+  CheckConsistent(table);
+}
+
+TEST_CASE("block table: without a pool for it nothing is sealed") {
+  Fixture fixture;
+  BlockTable table(fixture.pool.get(), nullptr, {.recent_tokens = 0, .sink_tokens = 0}, kBlockTokens);
+  REQUIRE(table.Grow(100));
+  CHECK_FALSE(table.FinishSealing());
+  table.ForgetSealing();
+  CHECK(fixture.num_live() == 7);
+  CHECK(table.NumNewestOpenBlocks() == 7);
+}
+
+// A fork of a sequence whose step is under way: the copy forgets, the original goes on.
+TEST_CASE("block table: a copy in the middle of a step holds both forms, too, and each side may do as it likes") {
+  for (const bool copy_finishes : {false, true}) {
+    CAPTURE(copy_finishes);
+    SealingFixture fixture;
+    BlockTable table = fixture.Table({.recent_tokens = 0, .sink_tokens = 0});
+    REQUIRE(table.Grow(16 * 4 + 3));
+    {
+      BlockTable copy = table;
+      CHECK(fixture.num_open() == 5);
+      CHECK(fixture.num_sealed() == 4);
+      CHECK(fixture.sealed_pool->IsShared(*table.refs()[0].sealing));
+      copy_finishes ? void(copy.FinishSealing()) : copy.ForgetSealing();
+      CHECK(fixture.sealed_pool->IsShared(*table.refs()[0].sealing) == copy_finishes);
+      CHECK(fixture.open_pool->IsShared(table.refs()[0].block) != copy_finishes);
+      CHECK(table.FinishSealing());
+      CHECK(fixture.num_open() == (copy_finishes ? 1 : 5));
+      CHECK(fixture.num_sealed() == 4);
+      CheckConsistent(copy);
+
+      // Sealed blocks are shared like open ones, and an append copies the open one alone.
+      BlockTable fork = table;
+      CHECK(fixture.num_sealed() == 4);
+      CHECK(fork.Grow(1).value() == 2 * PageBytes());
+      CHECK(fork.refs()[3].block == table.refs()[3].block);
+      CHECK(fork.refs()[4].block != table.refs()[4].block);
+    }
+    CHECK(fixture.num_open() == 1);
+    CHECK(fixture.num_sealed() == 4);
+    BlockTable moved = std::move(table);
+    CHECK(fixture.num_sealed() == 4);
+  }
+}
+
+TEST_CASE("block table: a growth that copies the open block may seal it in the same breath") {
+  SealingFixture fixture;
+  BlockTable table = fixture.Table({.recent_tokens = 0, .sink_tokens = 0});
+  REQUIRE(table.Grow(10));
+  std::memset(fixture.open_pool->data(table.refs()[0].block), 7, 2 * PageBytes());
+  BlockTable copy = table;
+  CHECK(copy.Grow(6).value() == 2 * PageBytes());
+  CHECK(copy.refs()[0].sealing);
+  CHECK(copy.refs()[0].block != table.refs()[0].block);
+  CHECK(std::memcmp(fixture.open_pool->data(copy.refs()[0].block), fixture.open_pool->data(table.refs()[0].block),
+                    2 * PageBytes()) == 0);
+  CHECK(copy.FinishSealing());
+  CHECK(fixture.num_open() == 1);
+  CHECK(fixture.num_sealed() == 1);
+  CHECK(table.refs()[0].num_slots == 10);
+  CHECK_FALSE(table.refs()[0].is_sealed);
+}
+
+TEST_CASE("block table: truncated within a sealed block, the next token gets a new one") {
+  SealingFixture fixture;
+  BlockTable table = fixture.Table({.recent_tokens = 0, .sink_tokens = 0});
+  REQUIRE(table.Grow(16 * 3 + 5));
+  table.FinishSealing();
+  CHECK(table.NumBlocksAfterTail(11) == 0);
+  table.Truncate(40);
+  CheckConsistent(table);
+  CHECK(fixture.num_open() == 0);
+  CHECK(fixture.num_sealed() == 3);
+  CHECK(table.refs().back().is_sealed);
+  CHECK(table.refs().back().num_slots == 8);
+  CHECK(table.NumNewestOpenBlocks() == 0);
+  CHECK(table.NumBlocksAfterTail(1) == 1);
+  CHECK(table.NumBlocksAfterTail(17) == 2);
+
+  REQUIRE(table.Grow(1));
+  CheckConsistent(table);
+  CHECK(fixture.num_open() == 1);
+  CHECK(table.refs().back().num_slots == 1);
+  REQUIRE(table.Grow(15));  // positions 40 to 55: a full block off the grid, seen sealed by its own last token
+  CHECK(table.refs().back().sealing);
+  CHECK_FALSE(table.refs()[2].sealing);
+  table.FinishSealing();
+  CHECK(fixture.num_open() == 0);
+  CHECK(fixture.num_sealed() == 4);
+  table.Truncate(0);
+  CHECK(fixture.num_sealed() == 0);
+}
+
+TEST_CASE("block table: a block that was cut short is sealed at its new end, once no token can be added to it") {
+  SealingFixture fixture;
+  BlockTable table = fixture.Table({.recent_tokens = 8, .sink_tokens = 0});
+  REQUIRE(table.Grow(16));
+  table.Remove(0, 6);  // ten tokens are left, moved to the front: the block takes no more
+  REQUIRE(table.Grow(7));
+  CHECK_FALSE(table.refs()[0].sealing);  // the query at 16 sees 9 to 16 open
+  REQUIRE(table.Grow(1));
+  CHECK(table.refs()[0].sealing);  // the one at 17 sees 10 to 17
+  table.FinishSealing();
+  CHECK(fixture.num_open() == 1);
+  CHECK(fixture.num_sealed() == 1);
+  CHECK(table.refs()[0].first_slot == 6);
+  CHECK(table.refs()[0].num_slots == 10);
+
+  BlockTable truncated = fixture.Table({.recent_tokens = 8, .sink_tokens = 0});
+  REQUIRE(truncated.Grow(16));
+  truncated.Truncate(10);  // it can still grow, so its end is not known
+  REQUIRE(truncated.Grow(5));
+  CHECK_FALSE(truncated.refs()[0].sealing);
+  REQUIRE(truncated.Grow(9));
+  CHECK(truncated.refs()[0].sealing);
+  CheckConsistent(truncated);
+}
+
+TEST_CASE("block table: removing splits sealed and open blocks alike") {
+  SealingFixture fixture;
+  BlockTable table = fixture.Table({.recent_tokens = 32, .sink_tokens = 4});
+  REQUIRE(table.Grow(16 * 6));
+  table.FinishSealing();  // open: 0, 4, 5; sealed: 1, 2, 3
+  CHECK(fixture.num_open() == 3);
+  const BlockId first_sealed = table.refs()[1].block;
+  table.Remove(20, 24);  // inside a sealed block
+  CheckConsistent(table);
+  REQUIRE(table.refs().size() == 7);
+  CHECK(table.refs()[1].block == first_sealed);
+  CHECK(table.refs()[2].block == first_sealed);
+  CHECK(table.refs()[2].is_sealed);
+  CHECK(table.refs()[2].delta == -4);
+  CHECK(fixture.sealed_pool->IsShared(first_sealed));
+  CHECK(fixture.num_open() == 3);
+  CHECK(fixture.num_sealed() == 3);
+
+  table.Remove(50, 65);  // the end of the last sealed block and the beginning of the first open one
+  CheckConsistent(table);
+  CHECK(table.refs()[4].is_sealed);
+  CHECK(table.refs()[4].num_slots == 6);
+  CHECK_FALSE(table.refs()[5].is_sealed);
+  CHECK(table.refs()[5].num_slots == 11);
+  CHECK(table.NumNewestOpenBlocks() == 2);
+  table.Remove(12, 50);  // from the open sink to the end of what is sealed
+  CheckConsistent(table);
+  CHECK(fixture.num_open() == 3);
+  CHECK(fixture.num_sealed() == 0);
+  CHECK(table.end_position() == 12 + 11 + 16);
+
+  REQUIRE(table.Grow(40));
+  CHECK_FALSE(table.refs()[0].sealing);
+  CHECK(table.refs()[1].sealing);
+  CHECK(table.refs()[2].sealing);
+  table.FinishSealing();
+  CHECK(fixture.num_sealed() == 2);
+}
+
+// Its halves hold one block, but each is sealed at its own end, with its own tokens.
+TEST_CASE("block table: both halves of a split open block get a sealed one of their own") {
+  SealingFixture fixture;
+  BlockTable table = fixture.Table({.recent_tokens = 20, .sink_tokens = 0});
+  REQUIRE(table.Grow(16));
+  table.Remove(6, 8);
+  CHECK(fixture.num_open() == 1);
+  REQUIRE(table.Grow(11));  // to 25: the query at 24 sees the first half no more among the last 20
+  CHECK_FALSE(table.refs()[0].sealing);
+  REQUIRE(table.Grow(1));
+  CHECK(table.refs()[0].sealing);
+  CHECK_FALSE(table.refs()[1].sealing);
+  table.FinishSealing();
+  CHECK(fixture.num_open() == 2);  // the second half still needs the block
+  CHECK(fixture.num_sealed() == 1);
+  REQUIRE(table.Grow(8));
+  CHECK(table.refs()[1].sealing);
+  table.FinishSealing();
+  CHECK(fixture.num_open() == 2);  // of positions 14 to 33
+  CHECK(fixture.num_sealed() == 2);
+  CHECK(table.refs()[0].block != table.refs()[1].block);
+  CheckConsistent(table);
+}
+
+TEST_CASE("block table: dropping releases sealed blocks like open ones") {
+  SealingFixture fixture;
+  BlockTable table = fixture.Table({.recent_tokens = 16, .sink_tokens = 4});
+  REQUIRE(table.Grow(16 * 5));
+  table.FinishSealing();  // open: 0 and 4
+  CHECK(table.DropBefore(33));
+  CHECK(fixture.num_open() == 1);
+  CHECK(fixture.num_sealed() == 2);
+  CHECK(table.num_dropped_refs() == 2);
+  CHECK(table.begin_position() == 32);
+  REQUIRE(table.Grow(16));
+  CHECK(fixture.num_sealed() == 3);
+  CHECK(table.DropBefore(16 * 6));  // in the middle of sealing, too
+  CHECK(fixture.num_open() == 0);
+  CHECK(fixture.num_sealed() == 0);
+}
+
+TEST_CASE("block table: a growth that fails for want of either form takes nothing of both") {
+  SealingFixture fixture(13);
+  BlockTable table = fixture.Table({.recent_tokens = 16, .sink_tokens = 4});
+  REQUIRE(table.Grow(40));
+  table.FinishSealing();
+  CHECK(fixture.num_open() == 3);
+  CHECK(fixture.num_sealed() == 0);
+  {
+    BlockTable copy = table;
+    // 41 more: one block to copy, three to add (14 pages).  25: one to copy, two to add and two to seal (14 pages).
+    for (const int64_t too_many : {41, 25, 100000}) {
+      CAPTURE(too_many);
+      const auto refused = copy.Grow(too_many);
+      REQUIRE(!refused);
+      CHECK(refused.error().code == ErrorCode::kOutOfMemory);
+      CHECK(copy.end_position() == 40);
+      CHECK(copy.refs().size() == 3);
+      CHECK(copy.refs()[2].block == table.refs()[2].block);
+      CHECK(std::ranges::none_of(copy.refs(), [](const BlockRef& ref) { return ref.sealing.has_value(); }));
+      CHECK(fixture.num_open() == 3);
+      CHECK(fixture.num_sealed() == 0);
+      fixture.open_pool->Trim();
+      fixture.sealed_pool->Trim();
+      CHECK(fixture.budget.used_bytes() == 6 * PageBytes());
+    }
+  }
+  REQUIRE(table.Grow(40));  // 5 open, 3 to seal: exactly what there is
+  CHECK(fixture.budget.used_bytes() == 13 * PageBytes());
+  CHECK(table.FinishSealing());
+  CHECK(fixture.num_open() == 2);
+  CHECK_FALSE(fixture.open_pool->IsShared(table.refs()[0].block));
+}
+
+TEST_CASE("block table: what was reserved and is not used can be given back") {
+  SealingFixture fixture;
+  BlockTable table = fixture.Table({.recent_tokens = 0, .sink_tokens = 0});
+  REQUIRE(table.Grow(20));
+  table.FinishSealing();
+  const auto fresh = table.Reserve(16 * 3);
+  REQUIRE(fresh);
+  CHECK(fresh->open.size() == 3);
+  CHECK(fresh->sealed.size() == 3);
+  CHECK(fixture.num_open() == 4);
+  CHECK(fixture.num_sealed() == 4);
+  table.Release(*fresh);
+  CHECK(fixture.num_open() == 1);
+  CHECK(fixture.num_sealed() == 1);
 }
 
 }  // namespace

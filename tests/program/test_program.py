@@ -79,7 +79,7 @@ class WithoutModel(ProgramTest):
         self.assertRegex(self.assert_ok(run("--version")).decode(), r"^kvist \d+\.\d+\.\d+ \(commit \S+\), ggml \S+\n$")
 
     def test_every_command_has_help(self):
-        bench = ("bench", "bench speedup", "bench attention")
+        bench = ("bench", "bench speedup", "bench attention", "bench decode", "bench prefill")
         for command in ("", "generate", "chat", "inspect", "eval", *bench, "model", "isa"):
             with self.subTest(command):
                 self.assertIn(b"-h", self.assert_ok(run(*command.split(), "--help")))
@@ -109,6 +109,28 @@ class WithoutModel(ProgramTest):
             (["generate", "-m", "x", "-p", "x", "--chat", "--no-template"], "exclude"),
             (["bench"], "subcommand"),
             (["bench", "speedup", "-m", "x", "--tokens", "8,0"], "'0'"),
+            (["bench", "attention", "--layers", "0"], "'0'"),
+            (["bench", "attention", "--phase", "decode,encode"], "neither"),
+            (["bench", "attention", "--torch-type", "f32"], "--torch"),
+            (["bench", "attention", "--geometry", "smollm2,gpt1"], "llama3-8b"),
+            (["bench", "attention", "--ggml", "q9"], "q4_0"),
+            (["bench", "attention", "--torch", "python3", "--torch-type", "q8"], "bf16"),
+            (["bench", "decode", "-m", "x", "--depth", "0,-1"], "'-1'"),
+            (["bench", "decode", "-m", "x", "--form", "f16,f12"], "f12"),
+            (["bench", "decode", "-m", "x", "--sequences", "0"], "between 1 and"),
+            (["bench", "decode", "-m", "x", "--threads", "1,0"], "between 1 and"),
+            (["bench", "prefill", "-m", "x", "--tokens", "0"], "'0'"),
+            (["bench", "prefill", "-m", "x", "--sequences", "2"], "--sequences"),
+            (["eval", "-m", "x"], "-f FILE"),
+            (["eval", "-m", "x", "-f", "x", "--golden", "x"], "either"),
+            (["eval", "-m", "x", "-f", "x", "--form", "q8,q7"], "q7"),
+            (["eval", "-m", "x", "-f", "x", "--form-k", "q8"], "--form-v"),
+            (["eval", "-m", "x", "-f", "x", "--form-k", "q8/q4", "--form-v", "q4"], "two codecs"),
+            (["eval", "-m", "x", "-f", "x", "--form", "q8", "--form-k", "q8", "--form-v", "q4"], "--form"),
+            (["eval", "-m", "x", "-f", "x", "--recent", "-1"], "'-1'"),
+            (["eval", "-m", "x", "-f", "x", "--windows", "0"], "'0'"),
+            (["eval", "-m", "x", "--golden", "x", "--form", "f16,f32"], "one form"),
+            (["eval", "-m", "x", "--golden", "x", "--context", "64"], "--file"),
         ]
         for arguments, word in cases:
             with self.subTest(arguments):
@@ -150,8 +172,64 @@ class WithoutModel(ProgramTest):
     def test_bench_attention_records(self):
         options = ["--tokens=64", "--threads=1", "--rounds=1", "--json"]
         records = self.objects(run("bench", "attention", *options))
-        self.assertEqual({record["impl"] for record in records}, {"kvist", "ggml"})
-        self.assertEqual({record["metric"] for record in records}, {"time_ms", "gb_per_s"})
+        metrics = {
+            impl: {record["metric"] for record in records if record["impl"] == impl}
+            for impl in {record["impl"] for record in records}
+        }
+        measured = {"time_ms", "gb_per_s", "roofline_share", "bound_by"}
+        machine = {"read_gb_per_s", "float_gops_per_s", "int_gops_per_s"}
+        self.assertEqual(metrics, {"machine": machine, "kvist": measured, "ggml": measured})
+
+    def test_bench_attention_computes_the_layers_that_are_asked_for(self):
+        options = ["--geometry=smollm2,gemma3", "--layers=2", "--tokens=64", "--threads=1", "--rounds=1"]
+        table = self.assert_ok(run("bench", "attention", *options)).decode()
+        for word in ("roofline, 1 thread:", "\nsmollm2, 2 of 30 layers\n", "\ngemma3, 2 of 18 layers\n", "x as fast"):
+            self.assertIn(word, table)
+
+    def test_bench_attention_that_does_not_fit_is_refused_at_once(self):
+        forms = ",".join(["f32"] * 100)
+        command = ("bench", "attention", "--geometry=llama3-8b", "--tokens=1", "--long", "--form", forms)
+        self.assert_fails(run(*command), 1, "llama3-8b with 131072 tokens", "are free")
+
+    def script(self, name, text):
+        path = self.file(name, text.encode())
+        path.chmod(0o755)
+        return path
+
+    def test_bench_attention_with_torch_says_when_there_is_none(self):
+        options = ["--tokens=64", "--threads=1", "--rounds=1", "--torch"]
+        self.assert_fails(run("bench", "attention", *options, self.folder / "none"), 1, "none", "can't be run")
+        without = self.script("without", f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+        self.assert_fails(run("bench", "attention", *options, without), 1, "without", "can't import torch")
+        mute = self.script("mute", "#!/bin/sh\nread command\n")
+        self.assert_fails(run("bench", "attention", *options, mute), 1, "mute", "ended")
+
+    def test_bench_attention_asks_a_worker_for_torchs_times(self):
+        worker = self.script(
+            "worker",
+            f"#!{sys.executable}\n"
+            "import json, sys\n"
+            "open_command = json.loads(sys.stdin.readline())\n"
+            "assert sys.argv[1].endswith('sdpa_worker.py'), sys.argv\n"
+            "assert len(open_command['layers']) == 30 and open_command['layers'][0]['kv_heads'] == 3, open_command\n"
+            "tokens = open_command['stored_tokens'] + open_command['step_tokens']\n"
+            "print('{}', flush=True)\n"
+            "for line in sys.stdin:\n"
+            "    print(json.dumps({'ms': tokens / 4}), flush=True)\n",
+        )
+        options = ["--tokens=64,100", "--phase=decode,prefill", "--threads=1", "--rounds=1", "--json"]
+        records = self.objects(run("bench", "attention", *options, "--torch", worker))
+        times = [r["value"] for r in records if r["impl"] == "torch" and r["metric"] == "time_ms"]
+        self.assertEqual(times, [16, 25, 16, 25])
+
+    @unittest.skipUnless(os.environ.get("KVIST_TORCH_PYTHON"), "KVIST_TORCH_PYTHON names no Python that has torch")
+    def test_bench_attention_beside_torch(self):
+        options = ["--geometry=gemma3", "--tokens=600", "--phase=decode,prefill", "--threads=1", "--rounds=1", "--json"]
+        torch = ["--torch", os.environ["KVIST_TORCH_PYTHON"], "--torch-type=f32,bf16,f16"]
+        records = self.objects(run("bench", "attention", *options, *torch))
+        times = [r["value"] for r in records if r["impl"] == "torch" and r["metric"] == "time_ms"]
+        self.assertEqual(len(times), 6)
+        self.assertTrue(all(time > 0 for time in times), times)
 
     def test_bench_growth_plays_a_trace_in_either_format(self):
         csv = self.file("load.csv", b"TIMESTAMP,ContextTokens,GeneratedTokens\n0,300,20\n1,40,700\n2,900,1\n")
@@ -179,6 +257,13 @@ class WithoutModel(ProgramTest):
         self.assert_fails(run("bench", "growth", "--trace", self.folder / "none.csv"), 1, "none.csv")
         broken = self.file("broken.csv", b"TIMESTAMP,ContextTokens,GeneratedTokens\n0,300,20\n0,x,1\n")
         self.assert_fails(run("bench", "growth", "--trace", broken), 1, "line 3", "ContextTokens")
+
+    def test_eval_tells_what_is_no_text(self):
+        eval_of = ("eval", "-m", "nonesuch", "-f")
+        self.assert_fails(run(*eval_of, self.folder / "none.txt"), 1, "none.txt", "No such file")
+        self.assert_fails(run(*eval_of, self.file("empty.txt", b"")), 2, "empty.txt", "empty")
+        self.assert_fails(run(*eval_of, self.file("data.bin", b"GGUF\3\0\0\0")), 2, "data.bin", "not text")
+        self.assert_fails(run(*eval_of, self.file("some.txt", b"Some text.")), 1, "kvist model get nonesuch")
 
     def test_report_tells_what_is_missing(self):
         self.assertEqual(run("report").returncode, 2)
@@ -322,7 +407,8 @@ class WithModel(ProgramTest):
         shape = [model[name] for name in ("architecture", "layers", "query_heads", "kv_heads", "key_dim", "context")]
         self.assertEqual(shape, ["llama", 30, 9, 3, 64, 8192])
         forms = {form["form"]: form["bytes_per_token"] for form in model["kv"]}
-        self.assertEqual(forms, {"f32": 46080, "f16": 23040, "bf16": 23040})
+        quantised = {"q8": 12105, "q6": 9225, "q5": 7785, "q4": 6345, "q3": 4905, "q2": 3465}
+        self.assertEqual(forms, {"f32": 46080, "f16": 23040, "bf16": 23040} | quantised)
         self.assertEqual(sum(kind["bytes"] for kind in model["weights"]["types"]), model["weights"]["bytes"])
         text = self.assert_ok(run("inspect", "smollm2")).decode()
         for word in ("llama", "8192 tokens", "q4_1", "22.5 KiB", "180 MiB"):
@@ -342,6 +428,77 @@ class WithModel(ProgramTest):
         self.assertEqual(counts, [1, 1, 4, 4])
         self.assertIn(b"1 of 1 prompts equal", self.assert_ok(run(*command)))
         self.assert_fails(run("eval", "--golden", self.folder / "none.json", "-m", "smollm2"), 1, "none.json")
+
+    def eval_text(self, *arguments):
+        text = self.file("numbers.txt", " ".join(f"{n} squared is {n * n}." for n in range(40)).encode())
+        return run("eval", "-m", "smollm2", "-f", text, "--threads=1", "--context=96", "--windows=1", *arguments)
+
+    def test_eval_text(self):
+        records = self.objects(self.eval_text("--form=f32,f16,q2", "--recent=16", "--json"))
+        params = {(record["params"]["form_k"], record["params"]["form_v"]): record["params"] for record in records}
+        self.assertEqual(list(params), [("f32", "f32"), ("f16", "f16"), ("q2", "q2")])
+        expected = {
+            "text": "numbers", "model": "smollm2", "weights": "f32", "context": 96, "windows": 1, "recent_tokens": 16,
+            "sink_tokens": 4, "regime": "online", "threads": 1, "form_k": "q2", "form_v": "q2",
+        }  # fmt: skip
+        self.assertEqual(params["q2", "q2"], expected)
+        f32, f16, q2 = (
+            {record["metric"]: record["value"] for record in records if record["params"]["form_k"] == form}
+            for form in ("f32", "f16", "q2")
+        )
+        for form in (f32, f16, q2):
+            self.assertEqual(form["tokens"], 47)
+            self.assertLessEqual(form["kl_median"], form["kl_p99"])
+            self.assertLessEqual(form["kl_p99"], form["kl_max"])
+        self.assertEqual((f32["kl_max"], f32["same_top"], f32["bits"]), (0, 1, 32))
+        self.assertEqual(f32["perplexity"], f32["base_perplexity"])
+        self.assertTrue(0 < f16["kl_mean"] < 1e-4 < q2["kl_mean"], (f16, q2))
+        self.assertTrue(2 < q2["bits"] < 3 < q2["total_bits"] < 16, q2)
+        self.assertLess(q2["kv_bytes"], f16["kv_bytes"])
+
+    def test_eval_text_as_a_table(self):
+        table = self.assert_ok(self.eval_text("--form-k=q8,q3", "--form-v=q4", "--after-the-fact", "--weights=file")).decode()
+        for word in ("47 predictions", "after the fact", "perplexity", "\nq8/q4 ", "\nq3/q4 "):
+            self.assertIn(word, table)
+        self.assertNotIn("noise", table)
+        self.assertIn("noise", self.assert_ok(self.eval_text("--form=f16", "--weights=file")).decode())
+
+    def test_eval_text_that_does_not_suffice(self):
+        path = self.file("short.txt", b"word " * 100)
+        self.assert_fails(run("eval", "-m", "smollm2", "-f", path), 2, "tokens", "3 windows of 2048")
+        command = ("eval", "-m", "smollm2", "-f", path, "--windows=1", "--weights=file")
+        self.assert_fails(run(*command, "--context=9000"), 2, "8192")
+        self.assert_fails(run(*command, "--context=64", "--kv-memory=1M", "--threads=1"), 1, "KV budget")
+
+    def test_interrupt_stops_eval(self):
+        path = self.file("long.txt", b"word " * 2100)
+        command = [PROGRAM, "eval", "-m", "smollm2", "-f", str(path), "--windows=1", "--progress", "--threads=1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            self.assertIn(b"tokens (", process.stderr.readline())
+            process.send_signal(signal.SIGINT)
+            text, errors = process.communicate(timeout=100)
+        self.assertEqual((process.returncode, text), (130, b""), errors)
+
+    def test_bench_decode_and_prefill(self):
+        common = ("-m", "smollm2", "--form=f16,q4", "--depth=0,300", "--threads=1", "--rounds=1", "--json")
+        decode = self.objects(run("bench", "decode", *common, "--tokens=2", "--sequences=2"))
+        prefill = self.objects(run("bench", "prefill", *common, "--tokens=20"))
+        for name, tokens, sequences, records in (("decode", 2, 2, decode), ("prefill", 20, 1, prefill)):
+            self.assertEqual({(record["bench"], record["metric"]) for record in records}, {(name, "tokens_per_s")})
+            params = {
+                "model": "smollm2", "weights": "file", "tokens": tokens, "sequences": sequences, "threads": 1,
+            }  # fmt: skip
+            expected = [{**params, "depth": depth, "form": form} for depth in (0, 300) for form in ("f16", "q4")]
+            self.assertEqual([record["params"] for record in records], expected)
+            self.assertTrue(all(record["value"] > 0 for record in records))
+        table = self.assert_ok(run("bench", "decode", *common[:-1], "--tokens=1")).decode()
+        self.assertIn("tokens/s", table)
+        self.assertEqual(len(table.splitlines()), 5)
+
+    def test_bench_decode_ends_with_the_context(self):
+        command = ("bench", "decode", "-m", "smollm2", "--threads=1", "--rounds=1", "--tokens=2")
+        self.assert_ok(run(*command, "--depth=8190"))
+        self.assert_fails(run(*command, "--depth=0,8191"), 1, "8193", "context holds 8192")
 
     def test_bench_speedup(self):
         command = ["bench", "speedup", "-m", "smollm2", "--threads=1", "--tokens=2,6"]

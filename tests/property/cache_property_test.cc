@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <memory>
 #include <random>
 #include <set>
@@ -23,15 +22,11 @@ namespace {
 
 using testing::NaiveBlocks;
 using testing::NaiveSequence;
+using testing::NumberFromEnvironment;
 using testing::RandomStep;
 using testing::StepData;
 
 constexpr double kTolerance = 2e-5;
-
-uint64_t NumberFromEnvironment(const char* name, uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value == nullptr || *value == '\0' ? otherwise : std::strtoull(value, nullptr, 10);
-}
 
 // Three layers: full attention, a window (0: full, too), and full attention of another shape. Two groups or one.
 CacheGeometry SmallGeometry(int window) {

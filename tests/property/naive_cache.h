@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <random>
 #include <utility>
@@ -18,6 +19,12 @@
 // What the cache is measured against: sequences as plain vectors, attention in double precision, rotation written out.
 // Shares no code with the cache but the rounding of a number to its codec.
 namespace kvist::testing {
+
+// For playing another game, or a longer one.
+inline uint64_t NumberFromEnvironment(const char* name, uint64_t otherwise) {
+  const char* value = std::getenv(name);
+  return value == nullptr || *value == '\0' ? otherwise : std::strtoull(value, nullptr, 10);
+}
 
 inline std::vector<float> RandomFloats(std::mt19937& random, size_t n, float magnitude = 1.0f) {
   std::normal_distribution<float> normal(0, magnitude);

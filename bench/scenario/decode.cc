@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "bench/scenario/decode.h"
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <random>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "engine/generator.h"
+
+namespace kvist {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kFillTokens = 512;  // of a step that fills a sequence
+constexpr size_t kNumStarts = 1 << 20;
+
+// Normal numbers for keys and values. Making them takes far longer than storing them, so there is one list, and the
+// rows of every layer and step begin elsewhere in it.
+std::vector<float> RandomNumbers(const CacheGeometry& geometry) {
+  int largest_row = 0;
+  for (const LayerGeometry& layer : geometry.layers) {
+    largest_row = std::max(largest_row, layer.num_kv_heads * std::max(layer.key_dim, layer.value_dim));
+  }
+  std::vector<float> numbers(kNumStarts + static_cast<size_t>(largest_row * kFillTokens));
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (float& number : numbers) number = normal(random);
+  return numbers;
+}
+
+double Median(std::vector<double> numbers) {
+  std::ranges::sort(numbers);
+  const size_t middle = numbers.size() / 2;
+  return numbers.size() % 2 == 1 ? numbers[middle] : (numbers[middle - 1] + numbers[middle]) / 2;
+}
+
+// Any will do: which tokens they are does not change the work.
+Token AnyToken(int64_t position, const Model& model) {
+  return static_cast<Token>(position * 7919 % model.num_vocabulary());
+}
+
+Status Decode(Model& model, std::vector<Sequence>& sequences, int num_tokens) {
+  for (int i = 0; i < num_tokens; ++i) {
+    const Token token = AnyToken(sequences[0].num_tokens(), model);
+    std::vector<BatchItem> batch;
+    for (Sequence& sequence : sequences) batch.push_back({&sequence, std::span(&token, 1), LogitsWanted::kLast});
+    KVIST_TRY([[maybe_unused]] const auto logits, model.Forward(batch));
+  }
+  return {};
+}
+
+Status Prefill(Model& model, std::vector<Sequence>& sequences, int num_tokens) {
+  Sequence& sequence = sequences[0];
+  const int64_t end = sequence.num_tokens() + num_tokens;
+  while (sequence.num_tokens() < end) {
+    const int64_t begin = sequence.num_tokens();
+    constexpr int64_t kPiece = Generator::kPrefillTokens;
+    const int64_t piece_end = std::min(end, (begin / kPiece + 1) * kPiece);
+    std::vector<Token> tokens;
+    for (int64_t i = begin; i < piece_end; ++i) tokens.push_back(AnyToken(i, model));
+    const BatchItem item{&sequence, tokens, piece_end == end ? LogitsWanted::kLast : LogitsWanted::kNone};
+    KVIST_TRY([[maybe_unused]] const auto logits, model.Forward(std::span(&item, 1)));
+  }
+  return {};
+}
+
+// A form, its filled sequences and how fast it was in each round.
+struct Contestant {
+  Form form;
+  std::unique_ptr<Cache> cache;
+  std::vector<Sequence> filled;
+  std::vector<double> tokens_per_s;
+
+  std::vector<Sequence> Forks() const {
+    std::vector<Sequence> forks;
+    for (const Sequence& sequence : filled) forks.push_back(sequence.Fork());
+    return forks;
+  }
+};
+
+// One depth after the other, at each of them the forms in turn.
+class Contest {
+ public:
+  // What is timed. Computes num_tokens tokens for each sequence.
+  using Compute = Status (*)(Model& model, std::vector<Sequence>& sequences, int num_tokens);
+
+  Contest(Model& model, const SpeedBench& bench, const SpeedProgress& progress, Compute compute, int num_warm_tokens)
+      : model_(model),
+        bench_(bench),
+        progress_(progress),
+        compute_(compute),
+        num_warm_tokens_(std::min(num_warm_tokens, bench.num_tokens)),
+        random_(RandomNumbers(model.geometry())),
+        num_runs_(std::ssize(bench.depths) * std::ssize(bench.forms) * bench.num_rounds) {}
+
+  Result<std::vector<SpeedTiming>> Run() {
+    for (const int64_t depth : bench_.depths) KVIST_TRY_VOID(CheckDepth(depth));
+    std::vector<SpeedTiming> timings;
+    for (const int64_t depth : bench_.depths) {
+      KVIST_TRY(std::vector<Contestant> contestants, OpenAll(depth));
+      for (int round = 0; round < bench_.num_rounds; ++round) {
+        for (Contestant& each : contestants) KVIST_TRY_VOID(RunOnce(each));
+      }
+      for (const Contestant& each : contestants) {
+        timings.push_back(
+            {each.form, depth, model_.num_threads(), Median(each.tokens_per_s), each.cache->stats().live_bytes});
+      }
+    }
+    return timings;
+  }
+
+ private:
+  Status CheckDepth(int64_t depth) const {
+    const int64_t num_all = depth + bench_.num_tokens;
+    if (num_all <= model_.context_length()) return {};
+    return Fail(ErrorCode::kOutOfRange, "depth " + std::to_string(depth) + " and " + std::to_string(bench_.num_tokens) +
+                                            " tokens after it make " + std::to_string(num_all) +
+                                            "; the model's context holds " + std::to_string(model_.context_length()));
+  }
+
+  Status KeepGoing() const {
+    if (progress_(num_done_, num_runs_)) return {};
+    return Fail(ErrorCode::kCancelled, "interrupted");
+  }
+
+  Result<std::vector<Contestant>> OpenAll(int64_t depth) {
+    std::vector<Contestant> contestants;
+    for (const Form form : bench_.forms) {
+      KVIST_TRY(auto cache, Cache::Open(model_.geometry(), {.form = form}));
+      Contestant& contestant = contestants.emplace_back(form, std::move(cache));
+      for (int i = 0; i < bench_.num_sequences; ++i) {
+        contestant.filled.push_back(contestant.cache->Begin());
+        KVIST_TRY_VOID(Fill(contestant.filled.back(), depth, i));
+      }
+      std::vector<Sequence> sequences = contestant.Forks();
+      KVIST_TRY_VOID(compute_(model_, sequences, num_warm_tokens_));
+    }
+    return contestants;
+  }
+
+  // With numbers that only depend on the sequence's index: all forms store the same.
+  Status Fill(Sequence& sequence, int64_t num_tokens, int index) {
+    auto which = static_cast<size_t>(index) * 101;
+    const auto next_rows = [&] { return random_.data() + which++ * 611'953 % kNumStarts; };  // a prime
+    while (sequence.num_tokens() < num_tokens) {
+      KVIST_TRY_VOID(KeepGoing());
+      const int64_t num_new = std::min(kFillTokens, num_tokens - sequence.num_tokens());
+      const std::vector<Token> tokens(static_cast<size_t>(num_new), 0);
+      KVIST_TRY_VOID(sequence.Prepare(tokens));
+      for (int layer = 0; layer < model_.config().num_layers(); ++layer) {
+        const float* keys = next_rows();
+        const float* values = next_rows();
+        sequence.Append(layer, keys, values);
+      }
+      sequence.Commit();
+    }
+    return {};
+  }
+
+  Status RunOnce(Contestant& contestant) {
+    KVIST_TRY_VOID(KeepGoing());
+    std::vector<Sequence> sequences = contestant.Forks();
+    const auto start = Clock::now();
+    KVIST_TRY_VOID(compute_(model_, sequences, bench_.num_tokens));
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    contestant.tokens_per_s.push_back(bench_.num_tokens * static_cast<double>(sequences.size()) / seconds);
+    ++num_done_;
+    return {};
+  }
+
+  Model& model_;
+  const SpeedBench& bench_;
+  const SpeedProgress& progress_;
+  const Compute compute_;
+  const int num_warm_tokens_;  // before the first round: weights, threads and the graph's memory
+  const std::vector<float> random_;
+  const int64_t num_runs_;
+  int64_t num_done_ = 0;
+};
+
+}  // namespace
+
+Result<std::vector<SpeedTiming>> MeasureDecode(Model& model, const SpeedBench& bench, const SpeedProgress& progress) {
+  return Contest(model, bench, progress, Decode, 2).Run();
+}
+
+Result<std::vector<SpeedTiming>> MeasurePrefill(Model& model, const SpeedBench& bench, const SpeedProgress& progress) {
+  SpeedBench of_one = bench;
+  of_one.num_sequences = 1;
+  return Contest(model, of_one, progress, Prefill, static_cast<int>(Generator::kPrefillTokens)).Run();
+}
+
+}  // namespace kvist
