@@ -23,8 +23,10 @@ namespace kvist {
 //   layout:   scales bf16 [T]; of K: mean int8 [D], mean_scale binary32; then the planes, low bits first; zeros up to a
 //             multiple of 16 bytes. Little-endian.
 //   bits:     V: b + 16 / D a number; K: that and 8 / T + 32 / (T D); and what rounding up to 16 bytes costs.
-//   error:    of a row in the Euclidean norm: q8 1/255, q6 1/63, q5 1/31 of the rotated row's largest number times
-//             sqrt(D), twice that for none; q4, q3, q2: about 10, 19 and 34 % of the row's norm for normal numbers.
+//   error:    of a row in the Euclidean norm, as a share of the (mean-free) row's: for normal numbers, 64 channels,
+//             0.6 % (q8), 2.4 % (q6), 4.7 % (q5), 8.5 % (q4), 17 % (q3), 34 % of keys and 35 % of values (q2). q8:
+//             every rotated number is within one scale. No row, however odd, is off by more than sqrt(2) of its norm
+//             (values 1.51).
 //   range:    scales have the exponents of binary32. A tile with a NaN or infinity in it is NaN throughout.
 struct QuantisedTile {
   Codec codec = Codec::kQ8;

@@ -215,7 +215,8 @@ void RoundWeights(const TileStep& step, float* weights, RoundedWeights<Numbers>&
   const float inverse = rounded.unit != 0.0f ? 1.0f / rounded.unit : 0.0f;
   Ints sum = Ints::Zero();
   for (int slot = 0; slot < step.block_tokens; slot += Vec::kLanes) {
-    const Ints numbers = ToNearest(Mul(Vec::Load(weights + slot), Vec::Broadcast(inverse)));
+    // NaN becomes 0: the unit, or the row's sum, is NaN, too, and shows.
+    const Ints numbers = ToNearest(Max(Mul(Vec::Load(weights + slot), Vec::Broadcast(inverse)), Vec::Zero()));
     StoreNumbers(rounded.numbers + slot, numbers);
     sum = Add(sum, numbers);
   }

@@ -140,11 +140,9 @@ inline Ints Add(Ints a, const Ints& b) {
 inline Vec ToFloat(const Ints& a) {
   return Vec::Each([&](int i) { return float(a.lane[i]); });
 }
-// NaN becomes what the vector instructions make of it.
 inline Ints ToNearest(const Vec& a) {
   Ints result;
-  for (int i = 0; i < Vec::kLanes; ++i)
-    result.lane[i] = std::isnan(a.lane[i]) ? INT32_MIN : int32_t(std::nearbyint(a.lane[i]));
+  for (int i = 0; i < Vec::kLanes; ++i) result.lane[i] = int32_t(std::nearbyint(a.lane[i]));
   return result;
 }
 inline void StoreNumbers(uint8_t* p, const Ints& a) {
