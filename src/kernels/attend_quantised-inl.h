@@ -212,6 +212,7 @@ void RoundWeights(const TileStep& step, float* weights, RoundedWeights<Numbers>&
     largest = Max(largest, scaled);  // in this order NaN stays
   }
   rounded.unit = ReduceMax(largest) * (1.0f / float(Numbers::kLargestWeight));
+  if (rounded.unit < 0x1p-100f) rounded.unit = 0.0f;  // its inverse might be infinite; NaN stays
   const float inverse = rounded.unit != 0.0f ? 1.0f / rounded.unit : 0.0f;
   Ints sum = Ints::Zero();
   for (int slot = 0; slot < step.block_tokens; slot += Vec::kLanes) {
