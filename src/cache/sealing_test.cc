@@ -118,16 +118,17 @@ int64_t RandomTokens(std::mt19937& random) {
 
 // --- what queries see ---
 
-// Feeds random steps and compares all outputs with the model's; returns the largest error in units of what it may be.
+// Feeds random steps and compares outputs with the model's, all or some (one_in > 1); returns the largest error in
+// units of what it may be.
 double WorstErrorOf(std::mt19937& random, Sequence& sequence, NaiveSealedSequence& naive, const CacheGeometry& geometry,
-                    int64_t num_tokens) {
+                    int64_t num_tokens, unsigned one_in = 1) {
   double worst = 0;
   for (const int64_t end = sequence.num_tokens() + num_tokens; sequence.num_tokens() < end;) {
     const StepData step = RandomStep(random, geometry, std::min(RandomTokens(random), end - sequence.num_tokens()));
     const auto out = RunStep(geometry, step, sequence);
     REQUIRE(out);
     naive.Prepare(step);
-    worst = std::max(worst, naive.WorstError(step, *out, random));
+    worst = std::max(worst, naive.WorstError(step, *out, random, one_in));
     naive.Commit();
   }
   return worst;
@@ -143,7 +144,7 @@ TEST_CASE("sealing: outputs are those of the stored numbers, each query seeing b
       auto cache = OpenCache(setting, form);
       Sequence sequence = cache->Begin();
       NaiveSealedSequence naive = Naive(setting.geometry, form, setting.sealing);
-      CHECK(WorstErrorOf(random, sequence, naive, setting.geometry, 170) < 1);
+      CHECK(WorstErrorOf(random, sequence, naive, setting.geometry, 150, 3) < 1);
     }
   }
 }
@@ -551,7 +552,7 @@ TEST_CASE("sealing: forks share sealed blocks, and an append copies none of them
 // What is sealed stays so: then queries see it sealed that otherwise would not.
 TEST_CASE("sealing: after truncating, removing and forking the rest goes on with what is stored") {
   unsigned seed = 300;
-  for (const Form form : {Form{Codec::kQ8, Codec::kQ8}, Form{Codec::kQ4, Codec::kQ3}, Form{Codec::kF16, Codec::kQ5}}) {
+  for (const Form form : {Form{Codec::kQ8, Codec::kQ5}, Form{Codec::kQ4, Codec::kF16}}) {
     for (const SealingOptions& sealing :
          {SealingOptions{20, 4, 0}, SealingOptions{0, 0, 0}, SealingOptions{8, 20, 40}}) {
       CAPTURE(FormName(form));
@@ -569,12 +570,12 @@ TEST_CASE("sealing: after truncating, removing and forking the rest goes on with
         REQUIRE(sequence.Remove(begin, end));
         naive.Remove(begin, end);
         check_blocks();
-        CHECK(WorstErrorOf(random, sequence, naive, geometry, 5) < 1);
+        CHECK(WorstErrorOf(random, sequence, naive, geometry, 5, 3) < 1);
         const int64_t kept = sequence.num_tokens() - int64_t(random() % 4);
         REQUIRE(sequence.Truncate(kept));
         naive.Truncate(kept);
         check_blocks();
-        CHECK(WorstErrorOf(random, sequence, naive, geometry, 32) < 1);
+        CHECK(WorstErrorOf(random, sequence, naive, geometry, 32, 3) < 1);
         check_blocks();
         sequence = sequence.Fork();
       }

@@ -335,6 +335,10 @@ class NaiveSealedSequence {
   static void ScoreOpen(const LayerGeometry& layer, const std::vector<float>& query, int64_t delta, Seen& seen) {
     for (size_t i = 0; i < seen.weights.size(); ++i) {
       const float* key = seen.rows->keys.data() + (seen.first_slot + int64_t(i)) * layer.key_dim;
+      if (delta == 0) {
+        seen.weights[i] = Dot(key, query.data(), layer.key_dim);
+        continue;
+      }
       const auto turned = Turned(layer.rope, delta, key, layer.key_dim);
       for (int c = 0; c < layer.key_dim; ++c) seen.weights[i] += turned[size_t(c)] * double(query[size_t(c)]);
     }
