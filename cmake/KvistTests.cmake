@@ -74,6 +74,7 @@ kvist_add_script_test(floors lint Python3::Interpreter tools/check_floors.py)
 kvist_add_script_test(floors_self_test lint Python3::Interpreter tools/check_floors.py --self-test)
 kvist_add_script_test(python_models python Python3::Interpreter tests/python/test_models.py)
 kvist_add_script_test(python_sdpa_worker python Python3::Interpreter tests/python/test_sdpa_worker.py)
+kvist_add_script_test(python_peers python Python3::Interpreter bench/peers/test_peers.py)
 # matplotlib is in .venv; where another ggml is used there is no .venv, and what draws is reported as skipped if the
 # Python of the system has no matplotlib either.
 set(report_python "${PROJECT_SOURCE_DIR}/.venv/bin/python")
