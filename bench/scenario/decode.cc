@@ -60,8 +60,7 @@ Status Prefill(Model& model, std::vector<Sequence>& sequences, int num_tokens) {
   const int64_t end = sequence.num_tokens() + num_tokens;
   while (sequence.num_tokens() < end) {
     const int64_t begin = sequence.num_tokens();
-    constexpr int64_t kPiece = Generator::kPrefillTokens;
-    const int64_t piece_end = std::min(end, (begin / kPiece + 1) * kPiece);
+    const int64_t piece_end = Generator::PrefillStepEnd(begin, end);
     std::vector<Token> tokens;
     for (int64_t i = begin; i < piece_end; ++i) tokens.push_back(AnyToken(i, model));
     const BatchItem item{&sequence, tokens, piece_end == end ? LogitsWanted::kLast : LogitsWanted::kNone};

@@ -116,7 +116,7 @@ class Sequence {
 
   // Stores keys [token, kv_head, key_dim] and values [token, kv_head, value_dim] of the prepared tokens, keys already
   // rotated to their positions. Cost: one conversion and write per number. Seals the layer's tiles of blocks that have
-  // become old enough (about 3 ns a number).
+  // become old enough (5 to 20 ns a number).
   void Append(int layer, const float* keys, const float* values, Worker worker = {});
 
   // Attention of queries [token, query_head, key_dim] (rotated, not scaled) over every stored token each may see,

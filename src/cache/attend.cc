@@ -158,12 +158,11 @@ class QueryRows {
 
   void MeetTile(const BlockRef& ref, const BlockRef* next, Stored stored, const SoftmaxRows& softmax) {
     const BlockLayout::Layer& place = stored == Stored::kSealed ? layer_.sealed : layer_.open;
-    const size_t of_head = size_t(kv_head_) * place.lane_bytes();
-    auto tiles = [&](const BlockRef& of) {
-      return (stored == Stored::kSealed ? layer_.SealedTiles(of) : layer_.OpenTiles(of)) + of_head;
+    auto lane = [&](const BlockRef& of) {
+      return stored == Stored::kSealed ? layer_.SealedLane(of, kv_head_) : layer_.OpenLane(of, kv_head_);
     };
     TileStep step{};
-    step.k = tiles(ref);
+    step.k = lane(ref);
     step.v = step.k + place.k_tile_bytes;
     step.k_codec = place.form.k;
     step.v_codec = place.form.v;
@@ -173,7 +172,7 @@ class QueryRows {
     step.key_dim = layer_.geometry.key_dim;
     step.value_dim = layer_.geometry.value_dim;
     if (next != nullptr) {
-      step.prefetch = tiles(*next);
+      step.prefetch = lane(*next);
       step.prefetch_bytes = place.lane_bytes();
     }
     if (num_rows_ >= kMinRowsToDecode) DecodeToF32(step);
@@ -319,7 +318,7 @@ void AppendToBlock(const LayerView& layer, const BlockRef& ref, int kv_head, int
   const LayerGeometry& geometry = layer.geometry;
   const Form form = layer.open.form;
   const size_t num_heads = size_t(geometry.num_kv_heads);
-  std::byte* const k_tile = layer.OpenTiles(ref) + size_t(kv_head) * layer.open.lane_bytes();
+  std::byte* const k_tile = layer.OpenLane(ref, kv_head);
   std::byte* const v_tile = k_tile + layer.open.k_tile_bytes;
   workspace.encoded.resize(CodecBytes(form.k, size_t(geometry.key_dim)));
   for (int64_t position = std::max(ref.position, first_position); position < ref.end_position(); ++position) {
@@ -337,9 +336,9 @@ void AppendToBlock(const LayerView& layer, const BlockRef& ref, int kv_head, int
 void SealTiles(const LayerView& layer, const BlockRef& ref, int kv_head, Workspace& workspace) {
   const int block_tokens = layer.block_tokens, key_dim = layer.geometry.key_dim, value_dim = layer.geometry.value_dim;
   const int end_slot = ref.first_slot + ref.num_slots;
-  const std::byte* k = layer.OpenTiles(ref) + size_t(kv_head) * layer.open.lane_bytes();
+  const std::byte* k = layer.OpenLane(ref, kv_head);
   const std::byte* v = k + layer.open.k_tile_bytes;
-  std::byte* sealed_k = layer.SealedTiles(ref) + size_t(kv_head) * layer.sealed.lane_bytes();
+  std::byte* sealed_k = layer.SealedLane(ref, kv_head);
   std::byte* sealed_v = sealed_k + layer.sealed.k_tile_bytes;
   if (IsQuantised(layer.sealed.form.k)) {
     workspace.k_tile.resize(size_t(key_dim) * size_t(block_tokens));

@@ -23,10 +23,12 @@ struct LayerView {
   int block_tokens;
   const Kernels& kernels;
 
-  // Where KV head 0's K tile of a ref's block lies.
-  std::byte* OpenTiles(const BlockRef& ref) const { return table.open_pool()->data(ref.block) + open.offset_bytes; }
-  std::byte* SealedTiles(const BlockRef& ref) const {
-    return table.sealed_pool()->data(ref.is_sealed ? ref.block : *ref.sealing) + sealed.offset_bytes;
+  // Where the lane's tiles in a ref's block begin: K, then V.
+  std::byte* OpenLane(const BlockRef& ref, int kv_head) const {
+    return table.open_pool()->data(ref.block) + open.k_offset_bytes(kv_head);
+  }
+  std::byte* SealedLane(const BlockRef& ref, int kv_head) const {
+    return table.sealed_pool()->data(ref.is_sealed ? ref.block : *ref.sealing) + sealed.k_offset_bytes(kv_head);
   }
 };
 

@@ -23,6 +23,7 @@ using testing::EmptyOutput;
 using testing::NaiveSequence;
 using testing::RandomStep;
 using testing::RunStep;
+using testing::RunStepOnThreads;
 using testing::StepData;
 using testing::StepOutput;
 
@@ -84,26 +85,6 @@ CacheGeometry PlainGeometry() {
   return geometry;
 }
 
-// The same step on several threads that meet between Append and Attend, as a model's graph has them do.
-StepOutput RunStepOnThreads(const CacheGeometry& geometry, const StepData& step, Sequence& sequence, int num_threads) {
-  REQUIRE(sequence.Prepare(step.tokens));
-  StepOutput out = EmptyOutput(geometry, step.tokens.size());
-  std::barrier barrier(num_threads);
-  auto work = [&](int index) {
-    for (size_t i = 0; i < out.size(); ++i) {
-      sequence.Append(int(i), step.keys[i].data(), step.values[i].data(), {index, num_threads});
-      barrier.arrive_and_wait();
-      sequence.Attend(int(i), step.queries[i].data(), out[i].data(), {index, num_threads});
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int index = 1; index < num_threads; ++index) threads.emplace_back(work, index);
-  work(0);
-  for (std::thread& thread : threads) thread.join();
-  sequence.Commit();
-  return out;
-}
-
 // The outputs of a whole prompt that goes in in pieces.
 StepOutput RunInPieces(const CacheGeometry& geometry, const StepData& prompt, Sequence& sequence, int64_t piece_tokens,
                        int num_threads = 1) {
@@ -111,7 +92,7 @@ StepOutput RunInPieces(const CacheGeometry& geometry, const StepData& prompt, Se
   const auto num_tokens = int64_t(prompt.tokens.size());
   for (int64_t begin = 0; begin < num_tokens; begin += piece_tokens) {
     const StepData piece = prompt.Part(geometry, begin, std::min(num_tokens, begin + piece_tokens));
-    const StepOutput out = RunStepOnThreads(geometry, piece, sequence, num_threads);
+    const StepOutput out = RunStepOnThreads(geometry, piece, sequence, num_threads).value();
     for (size_t i = 0; i < all.size(); ++i) all[i].insert(all[i].end(), out[i].begin(), out[i].end());
   }
   return all;
@@ -189,7 +170,7 @@ TEST_CASE("attend: more workers than there is work") {
   Sequence one = cache->Begin(), many = cache->Begin();
   for (int i = 0; i < 20; ++i) {
     const StepData step = RandomStep(random, geometry, 1);
-    CHECK(RunStepOnThreads(geometry, step, one, 1) == RunStepOnThreads(geometry, step, many, 5));
+    CHECK(RunStepOnThreads(geometry, step, one, 1).value() == RunStepOnThreads(geometry, step, many, 5).value());
   }
 }
 

@@ -39,29 +39,22 @@ Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const 
   const size_t budget_bytes = options.budget_bytes != 0 ? options.budget_bytes : PhysicalBytes() / 8 * 7;
   auto core = std::make_shared<Core>(geometry, options, kernels, budget_bytes);
   core->places.resize(geometry.layers.size());
-  std::vector<Form> open_forms;
-  for (const Form form : forms) open_forms.push_back(OpenForm(form));
   std::vector<BlockLayout> sealed_layouts = LayOutGroups(geometry, forms);
-  for (BlockLayout& layout : LayOutGroups(geometry, open_forms)) {
+  for (BlockLayout& layout : LayOutOpenGroups(geometry, forms)) {
     const size_t group = core->groups.size();
     BlockLayout& sealed_layout = sealed_layouts[group];
-    bool any_quantised = false;
     for (size_t i = 0; i < layout.layers.size(); ++i) {
       core->places[size_t(layout.layers[i].layer)] = {int(group), int(i)};
-      any_quantised |= IsQuantised(sealed_layout.layers[i].form);
     }
     KVIST_TRY(auto pool, OpenPool(layout, core->budget));
     std::unique_ptr<BlockPool> sealed_pool;
-    if (any_quantised) {
+    if (sealed_layout.any_is_quantised()) {
       KVIST_TRY(sealed_pool, OpenPool(sealed_layout, core->budget));
     }
     core->groups.push_back({std::move(layout), std::move(pool), std::move(sealed_layout), std::move(sealed_pool)});
   }
   std::vector<BlockPool*> pools;
-  for (const Core::Group& group : core->groups) {
-    pools.push_back(group.pool.get());
-    if (group.sealed_pool) pools.push_back(group.sealed_pool.get());
-  }
+  core->ForEachPool([&](BlockPool& pool) { pools.push_back(&pool); });
   core->housekeeper.emplace(std::move(pools));
   return std::unique_ptr<Cache>(new Cache(std::move(core)));
 }

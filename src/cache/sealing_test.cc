@@ -6,7 +6,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <barrier>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -35,6 +34,7 @@ using testing::EmptyOutput;
 using testing::NaiveSealedSequence;
 using testing::RandomStep;
 using testing::RunStep;
+using testing::RunStepOnThreads;
 using testing::StepData;
 using testing::StepOutput;
 
@@ -187,26 +187,6 @@ TEST_CASE("sealing: a query that saw the wrong form of one block would be notice
 
 // --- the same bits, whatever the steps ---
 
-// A step on several threads that meet between Append and Attend.
-StepOutput RunStepOnThreads(const CacheGeometry& geometry, const StepData& step, Sequence& sequence, int num_threads) {
-  REQUIRE(sequence.Prepare(step.tokens));
-  StepOutput out = EmptyOutput(geometry, step.tokens.size());
-  std::barrier barrier(num_threads);
-  auto work = [&](int index) {
-    for (size_t i = 0; i < out.size(); ++i) {
-      sequence.Append(int(i), step.keys[i].data(), step.values[i].data(), {index, num_threads});
-      barrier.arrive_and_wait();
-      sequence.Attend(int(i), step.queries[i].data(), out[i].data(), {index, num_threads});
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int index = 1; index < num_threads; ++index) threads.emplace_back(work, index);
-  work(0);
-  for (std::thread& thread : threads) thread.join();
-  sequence.Commit();
-  return out;
-}
-
 constexpr int64_t kAllAtOnce = 1 << 20, kRandomPieces = 0;
 
 // The outputs of the prompt from the sequence's end on, fed in pieces.
@@ -219,7 +199,7 @@ StepOutput RunInPieces(const CacheGeometry& geometry, const StepData& prompt, Se
     const int64_t begin = sequence.num_tokens();
     const int64_t tokens = piece_tokens == kRandomPieces ? RandomTokens(random) : piece_tokens;
     const StepData piece = prompt.Part(geometry, begin, std::min(end, begin + tokens));
-    const StepOutput out = RunStepOnThreads(geometry, piece, sequence, num_threads);
+    const StepOutput out = RunStepOnThreads(geometry, piece, sequence, num_threads).value();
     for (size_t i = 0; i < all.size(); ++i) all[i].insert(all[i].end(), out[i].begin(), out[i].end());
   }
   return all;

@@ -45,4 +45,14 @@ std::vector<BlockLayout> LayOutGroups(const CacheGeometry& geometry, Form form) 
   return LayOutGroups(geometry, std::vector<Form>(geometry.layers.size(), form));
 }
 
+std::vector<BlockLayout> LayOutOpenGroups(const CacheGeometry& geometry, std::span<const Form> forms) {
+  std::vector<Form> open_forms;
+  for (const Form form : forms) open_forms.push_back(OpenForm(form));
+  return LayOutGroups(geometry, open_forms);
+}
+
+bool BlockLayout::any_is_quantised() const {
+  return std::ranges::any_of(layers, [](const Layer& layer) { return IsQuantised(layer.form); });
+}
+
 }  // namespace kvist

@@ -29,11 +29,14 @@ struct BlockLayout {
   int window = 0;  // of every layer of the group; 0: full attention
   std::vector<Layer> layers;
   size_t block_bytes = 0;  // whole operating-system pages
+  bool any_is_quantised() const;
 };
 
 // The groups of a valid geometry, in the order their first layer appears; layer i is stored in forms[i], or all in one
 // form. Tiles start at multiples of 64 bytes, of 16 in layers with a quantised form.
 std::vector<BlockLayout> LayOutGroups(const CacheGeometry& geometry, std::span<const Form> forms);
 std::vector<BlockLayout> LayOutGroups(const CacheGeometry& geometry, Form form);
+// The same of blocks that are still open.
+std::vector<BlockLayout> LayOutOpenGroups(const CacheGeometry& geometry, std::span<const Form> forms);
 
 }  // namespace kvist

@@ -222,7 +222,10 @@ QuantisedTile LayOut(QuantisedTile tile) {
     offset = tile.mean_scale_offset + sizeof(float);
   }
   tile.codes_offset = offset;
-  for (const BitPlane plane : BitPlanes(tile.codec)) offset += PlaneBytes(tile.codec, plane, tile.num_codes());
+  for (const BitPlane plane : BitPlanes(tile.codec)) {
+    if (plane.shift > 0) tile.high_codes_offset = offset;
+    offset += PlaneBytes(tile.codec, plane, tile.num_codes());
+  }
   tile.num_bytes = RoundUp(offset, 16);
   tile.bias = tile.is_key ? QuantisedTile::kKeyBias : 0;
   const std::span<const int16_t> levels = Levels(tile.codec);

@@ -34,6 +34,7 @@ struct QuantisedTile {
   int dim = 0;
   int block_tokens = 0;
   size_t scales_offset = 0, mean_offset = 0, mean_scale_offset = 0, codes_offset = 0;
+  size_t high_codes_offset = 0;  // of the second plane, where there are two
   size_t num_bytes = 0;
   // q6 and below as bytes: level + bias. Keys are the unsigned side of a byte dot product, values the signed one.
   uint8_t bias = 0;              // K: kKeyBias; V: 0

@@ -105,7 +105,7 @@ class Generator::Run {
       }
       const int64_t begin = sequence_.num_tokens();
       if (events_.on_prefill) events_.on_prefill(begin, num_prompt_tokens());
-      const int64_t end = std::min(num_prompt_tokens(), (begin / kPrefillTokens + 1) * kPrefillTokens);
+      const int64_t end = PrefillStepEnd(begin, num_prompt_tokens());
       KVIST_TRY_VOID(Step(begin, end, end == num_prompt_tokens() ? at_the_end : LogitsWanted::kNone));
       generation_.stats.computed_tokens += end - begin;
       generation_.stats.prefill_s = SecondsSince(start);

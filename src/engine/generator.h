@@ -2,6 +2,7 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -69,6 +70,10 @@ class Generator {
   // Tokens of a prompt that are computed in one step; steps end at multiples of it. Steps of 64 to 512 tokens took the
   // same time a token (SmolLM2, 2,864 tokens, one Zen 4 core: 78 to 82 tokens/s), and cancelling waits for one.
   static constexpr int64_t kPrefillTokens = 128;
+  // Where the step ends that begins there, of a prompt that ends there.
+  static int64_t PrefillStepEnd(int64_t begin, int64_t prompt_end) {
+    return std::min(prompt_end, (begin / kPrefillTokens + 1) * kPrefillTokens);
+  }
 
   Generator(Model* model, std::shared_ptr<const Tokenizer> tokenizer, Cache* cache);
 

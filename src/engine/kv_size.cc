@@ -19,16 +19,13 @@ size_t KvBlockBytes(const CacheGeometry& geometry, Form form) {
 size_t KvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens, int64_t step_tokens) {
   std::vector<Form> forms = options.layer_forms;
   if (forms.empty()) forms.assign(geometry.layers.size(), options.form);
-  std::vector<Form> open_forms;
-  for (const Form form : forms) open_forms.push_back(OpenForm(form));
-  const std::vector<BlockLayout> open_groups = LayOutGroups(geometry, open_forms);
+  const std::vector<BlockLayout> open_groups = LayOutOpenGroups(geometry, forms);
   const std::vector<BlockLayout> sealed_groups = LayOutGroups(geometry, forms);
   const int64_t block_tokens = geometry.block_tokens, end_block = (num_tokens + block_tokens - 1) / block_tokens;
   size_t bytes = 0;
   for (size_t i = 0; i < open_groups.size(); ++i) {
     const BlockLayout& sealed = sealed_groups[i];
-    const bool is_quantised =
-        std::ranges::any_of(sealed.layers, [](const auto& place) { return IsQuantised(place.form); });
+    const bool is_quantised = sealed.any_is_quantised();
     int64_t num_blocks = end_block;
     if (sealed.window > 0) {
       // What a step sees before it and the step itself can begin and end anywhere in a block.

@@ -55,28 +55,25 @@ void ExpandTwoPlanes(const std::byte* low, const std::byte* high, size_t num_cod
 
 // The tile's codes in the order of a dot product; `bytes` is room for them.
 inline const std::byte* ExpandCodes(const QuantisedTile& tile, const std::byte* stored, uint8_t* bytes) {
-  const std::byte* codes = stored + tile.codes_offset;
+  const std::byte *codes = stored + tile.codes_offset, *high_codes = stored + tile.high_codes_offset;
   const size_t num_codes = tile.num_codes();
   const auto even_levels = [&](int largest) {
     const Codes offset = Codes::Broadcast(uint8_t(tile.bias - largest));
     return [=](Codes code) { return Add(Add(code, code), offset); };
   };
   const auto look_up = [&](Codes code) { return LookUp(Codes::BroadcastTable(tile.level_bytes), code); };
-  // As many bytes as planes of the low bits have: whole chunks of the high ones.
-  const size_t low_bytes_of_2 = (num_codes + 255) / 256 * 64, low_bytes_of_4 = num_codes / 2;
-  const size_t padded_low_bytes_of_4 = (num_codes + 255) / 256 * 128;
   switch (tile.codec) {
     case Codec::kQ6:
-      ExpandTwoPlanes<4, 2>(codes, codes + low_bytes_of_4, num_codes, even_levels(63), bytes);
+      ExpandTwoPlanes<4, 2>(codes, high_codes, num_codes, even_levels(63), bytes);
       break;
     case Codec::kQ5:
-      ExpandTwoPlanes<4, 1>(codes, codes + padded_low_bytes_of_4, num_codes, even_levels(31), bytes);
+      ExpandTwoPlanes<4, 1>(codes, high_codes, num_codes, even_levels(31), bytes);
       break;
     case Codec::kQ4:
       ExpandOnePlane<4>(codes, num_codes, tile.level_bytes, bytes);
       break;
     case Codec::kQ3:
-      ExpandTwoPlanes<2, 1>(codes, codes + low_bytes_of_2, num_codes, look_up, bytes);
+      ExpandTwoPlanes<2, 1>(codes, high_codes, num_codes, look_up, bytes);
       break;
     case Codec::kQ2:
       ExpandOnePlane<2>(codes, num_codes, tile.level_bytes, bytes);
@@ -120,13 +117,8 @@ struct ByteNumbers {
   static constexpr int kLargestWeight = 255;
   static constexpr bool kValueLevelsNeedSum = false;
   static Bytes Load(const std::byte* p) { return Bytes::Load(p); }
-  template <class Number>
-  static Bytes Broadcast(const Number* p) {
-    return Bytes::Broadcast4(p);
-  }
+  static Bytes Broadcast(const void* p) { return Bytes::Broadcast4(p); }
   static const Query* Queries(const TileStep& step) { return step.rounded.bytes; }
-  static Ints DotKey(Ints sum, Bytes key, Bytes query) { return Dot(sum, key, query); }
-  static Ints DotValue(Ints sum, Bytes weight, Bytes value) { return Dot(sum, weight, value); }
   // The dot product with levels from that with stored numbers; `sum` is that of the other side.
   static Ints OfKeyLevels(Ints dot, int32_t sum) {
     return Add(dot, Ints::Broadcast(-int32_t(QuantisedTile::kKeyBias) * sum));
@@ -140,13 +132,8 @@ struct WordNumbers {
   static constexpr int kLargestWeight = 32767;
   static constexpr bool kValueLevelsNeedSum = true;
   static Words Load(const std::byte* p) { return Words::LoadBytes(p); }
-  template <class Number>
-  static Words Broadcast(const Number* p) {
-    return Words::Broadcast2(p);
-  }
+  static Words Broadcast(const void* p) { return Words::Broadcast2(p); }
   static const Query* Queries(const TileStep& step) { return step.rounded.words; }
-  static Ints DotKey(Ints sum, Words key, Words query) { return Dot(sum, key, query); }
-  static Ints DotValue(Ints sum, Words weight, Words value) { return Dot(sum, weight, value); }
   static Ints OfKeyLevels(Ints dot, int32_t sum) { return Add(Add(dot, dot), Ints::Broadcast(-255 * sum)); }
   static Ints OfValueLevels(Ints dot, int32_t sum) { return OfKeyLevels(dot, sum); }
 };
@@ -179,7 +166,7 @@ void ScoreWhole(const TileStep& step, int row, const Prepared& prepared, float (
       for (int j = 0; j < kVecs; ++j) keys[j] = Numbers::Load(k + j * Vec::kLanes * Numbers::kGroup);
       for (int r = 0; r < kRows; ++r) {
         const auto query = Numbers::Broadcast(queries + size_t(r) * size_t(step.key_dim) + size_t(c));
-        for (int j = 0; j < kVecs; ++j) sums[r][j] = Numbers::DotKey(sums[r][j], keys[j], query);
+        for (int j = 0; j < kVecs; ++j) sums[r][j] = Dot(sums[r][j], keys[j], query);
       }
     }
     for (int j = 0; j < kVecs; ++j) {
@@ -237,7 +224,7 @@ void AddWholeValues(const TileStep& step, int row, int channel, const std::byte*
       values[j] = Numbers::Load(v + size_t(slot) * size_t(step.value_dim) + size_t(j * Vec::kLanes * Numbers::kGroup));
     for (int r = 0; r < kRows; ++r) {
       const auto weight = Numbers::Broadcast(weights[r].numbers + slot);
-      for (int j = 0; j < kVecs; ++j) sums[r][j] = Numbers::DotValue(sums[r][j], weight, values[j]);
+      for (int j = 0; j < kVecs; ++j) sums[r][j] = Dot(sums[r][j], weight, values[j]);
     }
   }
   for (int r = 0; r < kRows; ++r) {

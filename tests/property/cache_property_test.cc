@@ -24,28 +24,10 @@ using testing::NaiveBlocks;
 using testing::NaiveSequence;
 using testing::NumberFromEnvironment;
 using testing::RandomStep;
+using testing::SmallGeometry;
 using testing::StepData;
 
 constexpr double kTolerance = 2e-5;
-
-// Three layers: full attention, a window (0: full, too), and full attention of another shape. Two groups or one.
-CacheGeometry SmallGeometry(int window) {
-  CacheGeometry geometry;
-  geometry.block_tokens = 16;
-  LayerGeometry layer;
-  layer.num_query_heads = 2;
-  layer.num_kv_heads = 1;
-  layer.key_dim = 16;
-  layer.value_dim = 8;
-  layer.rope.dims = 16;
-  geometry.layers.assign(3, layer);
-  geometry.layers[1].window = window;
-  geometry.layers[1].rope.pairing = RopePairing::kHalves;
-  geometry.layers[1].rope.dims = 8;
-  geometry.layers[2].num_query_heads = 6;
-  geometry.layers[2].num_kv_heads = 2;
-  return geometry;
-}
 
 class Player {
  public:

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <algorithm>
+#include <barrier>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -24,6 +26,25 @@ namespace kvist::testing {
 inline uint64_t NumberFromEnvironment(const char* name, uint64_t otherwise) {
   const char* value = std::getenv(name);
   return value == nullptr || *value == '\0' ? otherwise : std::strtoull(value, nullptr, 10);
+}
+
+// Three layers: full attention, a window (0: full, too), and full attention of another shape. Two groups or one.
+inline CacheGeometry SmallGeometry(int window) {
+  CacheGeometry geometry;
+  geometry.block_tokens = 16;
+  LayerGeometry layer;
+  layer.num_query_heads = 2;
+  layer.num_kv_heads = 1;
+  layer.key_dim = 16;
+  layer.value_dim = 8;
+  layer.rope.dims = 16;
+  geometry.layers.assign(3, layer);
+  geometry.layers[1].window = window;
+  geometry.layers[1].rope.pairing = RopePairing::kHalves;
+  geometry.layers[1].rope.dims = 8;
+  geometry.layers[2].num_query_heads = 6;
+  geometry.layers[2].num_kv_heads = 2;
+  return geometry;
 }
 
 inline std::vector<float> RandomFloats(std::mt19937& random, size_t n, float magnitude = 1.0f) {
@@ -100,16 +121,29 @@ inline StepOutput AttendAll(const CacheGeometry& geometry, const StepData& step,
   return out;
 }
 
-// A whole step on one thread.
-inline Result<StepOutput> RunStep(const CacheGeometry& geometry, const StepData& step, Sequence& sequence) {
+// A whole step on threads that meet between Append and Attend, as a model's graph has them do.
+inline Result<StepOutput> RunStepOnThreads(const CacheGeometry& geometry, const StepData& step, Sequence& sequence,
+                                           int num_threads) {
   KVIST_TRY_VOID(sequence.Prepare(step.tokens));
   StepOutput out = EmptyOutput(geometry, step.tokens.size());
-  for (size_t i = 0; i < out.size(); ++i) {
-    sequence.Append(int(i), step.keys[i].data(), step.values[i].data());
-    sequence.Attend(int(i), step.queries[i].data(), out[i].data());
-  }
+  std::barrier barrier(num_threads);
+  auto work = [&](int index) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      sequence.Append(int(i), step.keys[i].data(), step.values[i].data(), {index, num_threads});
+      barrier.arrive_and_wait();
+      sequence.Attend(int(i), step.queries[i].data(), out[i].data(), {index, num_threads});
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int index = 1; index < num_threads; ++index) threads.emplace_back(work, index);
+  work(0);
+  for (std::thread& thread : threads) thread.join();
   sequence.Commit();
   return out;
+}
+
+inline Result<StepOutput> RunStep(const CacheGeometry& geometry, const StepData& step, Sequence& sequence) {
+  return RunStepOnThreads(geometry, step, sequence, 1);
 }
 
 // A vector turned by that many positions, as the definition of rotary embeddings says.

@@ -40,21 +40,10 @@ struct Game {
   double loosely;  // how far an output may be from that of f16, which has normal numbers
 };
 
+// Of other value dims, which fill other vectors.
 CacheGeometry SmallGeometry(int window) {
-  CacheGeometry geometry;
-  geometry.block_tokens = 16;
-  LayerGeometry layer;
-  layer.num_query_heads = 2;
-  layer.num_kv_heads = 1;
-  layer.key_dim = 16;
-  layer.value_dim = 24;
-  layer.rope.dims = 16;
-  geometry.layers.assign(3, layer);
-  geometry.layers[1].window = window;
-  geometry.layers[1].rope.pairing = RopePairing::kHalves;
-  geometry.layers[1].rope.dims = 8;
-  geometry.layers[2].num_query_heads = 6;
-  geometry.layers[2].num_kv_heads = 2;
+  CacheGeometry geometry = testing::SmallGeometry(window);
+  for (LayerGeometry& layer : geometry.layers) layer.value_dim = 24;
   geometry.layers[2].value_dim = 16;
   return geometry;
 }
@@ -67,15 +56,11 @@ class Player {
         game_(game),
         budget_bytes_(game.budget_pages * 4096) {
     CacheOptions options{.form = {}, .budget_bytes = budget_bytes_, .growth = ParseGrowth(game.growth).value()};
-    std::vector<Form> open_forms;
-    for (const char* name : game.forms) {
-      options.layer_forms.push_back(ParseForm(name).value());
-      open_forms.push_back(OpenForm(options.layer_forms.back()));
-    }
+    for (const char* name : game.forms) options.layer_forms.push_back(ParseForm(name).value());
     options.sealing = game.sealing;
     for (auto* cache : {&whole_, &cut_}) *cache = Cache::Open(geometry_, options).value();
-    for (const auto& forms : {open_forms, options.layer_forms})
-      block_bytes_.push_back(BlockBytes(LayOutGroups(geometry_, forms)));
+    block_bytes_ = {BlockBytes(LayOutOpenGroups(geometry_, options.layer_forms)),
+                    BlockBytes(LayOutGroups(geometry_, options.layer_forms))};
   }
 
   void Play(uint64_t num_operations) {
