@@ -11,7 +11,8 @@ configure_package_config_file(cmake/kvistConfig.cmake.in "${PROJECT_BINARY_DIR}/
                               INSTALL_DESTINATION "${KVIST_PACKAGE_DIR}")
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/kvistConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/kvistConfig.cmake" "${PROJECT_BINARY_DIR}/kvistConfigVersion.cmake"
-              cmake/FindxxHash.cmake DESTINATION "${KVIST_PACKAGE_DIR}")
+              cmake/FindxxHash.cmake cmake/Findsodium.cmake cmake/Findhiredis.cmake
+        DESTINATION "${KVIST_PACKAGE_DIR}")
 
 if(TARGET kvist_program)
   set(scripts models.py report.py report_data.py report_figures.py report_metrics.py report_page.py report_text.py

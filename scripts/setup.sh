@@ -50,6 +50,8 @@ missing_packages() {
   python3 -c 'import venv, ensurepip' 2>/dev/null || printf '%s\n' python3 python3-venv
   local header_to_package=(
     xxhash.h libxxhash-dev
+    sodium/crypto_generichash_blake2b.h libsodium-dev
+    hiredis/hiredis.h libhiredis-dev
     pcre2.h libpcre2-dev
     CLI/CLI.hpp libcli11-dev
     nlohmann/json.hpp nlohmann-json3-dev

@@ -2,21 +2,29 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kvist/error.h"
 #include "kvist/geometry.h"
 #include "kvist/growth.h"
+#include "kvist/reuse.h"
 #include "kvist/sealing.h"
 
 namespace kvist {
 
-using Token = int32_t;
 class Sequence;
+
+// What computes a cache's keys and values. Stored ones are used only where the fingerprint is the same.
+struct ModelIdentity {
+  std::string name = {};                     // for people
+  std::array<uint64_t, 2> fingerprint = {};  // of the weights, and of whatever else the numbers depend on
+};
 
 struct CacheOptions {
   // Quantised codecs apply to blocks that are old enough (sealed); the others are stored in OpenForm(form).
@@ -28,6 +36,13 @@ struct CacheOptions {
   // Instead of `form`, one of its own for each layer: [layer], or empty. Finer first and last layers lose less.
   std::vector<Form> layer_forms = {};
   SealingOptions sealing = {};
+  // Sequences find each other's blocks by their tokens (Sequence::Reuse), and blocks of ended sequences stay as idle
+  // prefixes until the budget is wanted for something else.
+  bool shares_prefixes = false;
+  // Where prefixes and sessions go when memory is short and stay when the process ends, the faster ones first:
+  // "disk:PATH,size=8G", "redis://host:port,ttl=3600" (docs/tiers.md). They need shares_prefixes and a model.
+  std::vector<std::string> tiers = {};
+  ModelIdentity model = {};
 };
 
 // Bytes and events since the cache was opened. Live: blocks in use, each counted once however many sequences share it.
@@ -46,6 +61,10 @@ struct CacheStats {
   size_t num_commits = 0;  // system calls that took memory
   size_t num_decommits = 0;
   size_t num_stalls = 0;  // blocks that an append had to wait for, because they were not taken ahead
+  // Of the live ones, blocks that no sequence holds: prefixes that may be reused, and make room when it is wanted.
+  size_t idle_bytes = 0;
+  size_t num_idle_blocks = 0;
+  uint64_t num_evicted_blocks = 0;  // idle ones that made room
 };
 
 // What a sequence's growth policy has done and seen.
@@ -74,7 +93,9 @@ class Cache {
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
 
-  Sequence Begin();  // an empty sequence; takes no block yet
+  // An empty sequence; takes no block yet. Sequences share prefixes with those of the same salt only: give each tenant
+  // one of its own.
+  Sequence Begin(const std::string& salt = {});
 
   const CacheGeometry& geometry() const;
   const CacheOptions& options() const;
@@ -108,6 +129,14 @@ class Sequence {
   std::span<const Token> tokens() const;  // [num_tokens], till the next change
   int64_t num_prepared_tokens() const;    // of the step under way
   SequenceGrowth growth() const;
+
+  // Continues the sequence, which `prompt` begins with, by stored blocks that go on as the prompt does: of running
+  // sequences, of ended ones, and of the tiers; to the token, a block that is needed in part is shared until it is
+  // written to. Nothing is computed, and what is attended to later is the same to the last bit as if it had been
+  // (but in quantised forms some of the recent window may be sealed already).
+  // The last token of a prompt has to be computed for its logits: give the prompt without it.
+  // Changes nothing and says so where the cache does not share prefixes or tokens were removed from the sequence.
+  ReuseReport Reuse(std::span<const Token> prompt);
 
   // Makes room for the tokens at positions num_tokens() and on. Allocates blocks, and copies the open block when it is
   // shared (copy-on-write). kOutOfMemory when the budget is used up, kOutOfRange past the capacity of a static

@@ -53,6 +53,12 @@ Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const 
     }
     core->groups.push_back({std::move(layout), std::move(pool), std::move(sealed_layout), std::move(sealed_pool)});
   }
+  if (options.shares_prefixes) {
+    std::vector<PrefixIndex::Pools> pools_of_groups;
+    for (const Core::Group& group : core->groups)
+      pools_of_groups.push_back({group.pool.get(), group.sealed_pool.get()});
+    core->prefixes.emplace(std::move(pools_of_groups));
+  }
   std::vector<BlockPool*> pools;
   core->ForEachPool([&](BlockPool& pool) { pools.push_back(&pool); });
   core->housekeeper.emplace(std::move(pools));
@@ -62,8 +68,19 @@ Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const 
 Cache::Cache(std::shared_ptr<Core> core) : core_(std::move(core)) {}
 Cache::~Cache() = default;
 
-Sequence Cache::Begin() {
-  return Sequence(std::make_unique<Sequence::State>(core_));
+void Cache::Core::Trim() {
+  ForEachPool([](BlockPool& pool) { pool.Trim(); });
+}
+
+bool Cache::Core::EvictPrefixes(size_t bytes) {
+  if (!prefixes) return false;
+  const size_t num_freed = prefixes->Evict(bytes, [](const PrefixIndex::Entry&, size_t) { return false; });
+  Trim();
+  return num_freed > 0;
+}
+
+Sequence Cache::Begin(const std::string& salt) {
+  return Sequence(std::make_unique<Sequence::State>(core_, salt));
 }
 
 const CacheGeometry& Cache::geometry() const {
@@ -87,6 +104,12 @@ CacheStats Cache::stats() const {
     stats.num_decommits += of_pool.num_decommits;
     stats.num_stalls += of_pool.num_stalls;
   });
+  if (core_->prefixes) {
+    const PrefixIndex::Stats of_prefixes = core_->prefixes->stats();
+    stats.idle_bytes = of_prefixes.idle_bytes;
+    stats.num_idle_blocks = of_prefixes.num_idle_blocks;
+    stats.num_evicted_blocks = of_prefixes.num_evicted;
+  }
   stats.peak_live_bytes = core_->peak_live_bytes.load(std::memory_order_relaxed);
   stats.peak_committed_bytes = core_->budget.peak_bytes();
   stats.copied_bytes = core_->copied_bytes.load(std::memory_order_relaxed);

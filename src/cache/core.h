@@ -14,6 +14,7 @@
 #include "storage/block_pool.h"
 #include "storage/housekeeper.h"
 #include "storage/memory_budget.h"
+#include "storage/prefix_index.h"
 
 namespace kvist {
 
@@ -53,6 +54,10 @@ struct Cache::Core {
     }
   }
 
+  void Trim();  // gives back the spare blocks of all pools
+  // Frees bytes that idle prefixes hold, the least recently used first. Whether there were any.
+  bool EvictPrefixes(size_t bytes);
+
   const CacheGeometry geometry;
   const CacheOptions options;
   const Kernels* const kernels;
@@ -60,6 +65,7 @@ struct Cache::Core {
   std::vector<Group> groups;
   std::vector<LayerPlace> places;          // [layer]
   SurvivalCurve lengths;                   // of the sequences so far
+  std::optional<PrefixIndex> prefixes;     // when they are shared; after the pools it holds blocks of
   std::optional<Housekeeper> housekeeper;  // after the pools it keeps
   std::atomic<size_t> num_sequences{0};
   std::atomic<size_t> copied_bytes{0};

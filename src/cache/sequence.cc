@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cache/attend.h"
+#include "cache/prefixes.h"
 #include "cache/sequence_state.h"
 #include "codec/tile.h"
 #include "kvist/cache.h"
@@ -12,8 +13,9 @@
 
 namespace kvist {
 
-Sequence::State::State(std::shared_ptr<Cache::Core> core_in)
+Sequence::State::State(std::shared_ptr<Cache::Core> core_in, const std::string& salt)
     : core(std::move(core_in)), growth(core->options.growth), expected_blocks(core->groups.size()) {
+  if (core->prefixes) root = RootDigest(core->geometry, core->options, salt);
   for (const Cache::Core::Group& group : core->groups) {
     tables.emplace_back(group.pool.get(), group.sealed_pool.get(), core->options.sealing, core->geometry.block_tokens);
   }
@@ -26,6 +28,10 @@ Sequence::State::State(const State& other)
       num_tokens(other.num_tokens),
       tables(other.tables),
       growth(other.growth),
+      root(other.root),
+      chain(other.chain),
+      num_shared_blocks(other.num_shared_blocks),
+      end_of_prefix(other.end_of_prefix),
       expected_blocks(core->groups.size()) {
   core->num_sequences.fetch_add(1, std::memory_order_relaxed);
   ForgetStep();
@@ -34,6 +40,7 @@ Sequence::State::State(const State& other)
 Sequence::State::~State() {
   core->lengths.AddLength(num_tokens);
   ForgetStep();
+  ShareTail();
   Expect(0);
   tables.clear();
   core->housekeeper->Wake();
@@ -156,6 +163,12 @@ Result<std::vector<FreshBlocks>> Sequence::State::ReserveBlocks(int64_t num_toke
   return fresh;
 }
 
+size_t Sequence::State::BytesToReserve(int64_t num_tokens_in) const {
+  size_t bytes = 0;
+  for (const BlockTable& table : tables) bytes += table.BytesToReserve(num_tokens_in);
+  return bytes;
+}
+
 Status Sequence::State::CheckWindows(int64_t next_position, int64_t gap_position) const {
   for (size_t i = 0; i < tables.size(); ++i) {
     const int64_t window = core->groups[i].layout.window;
@@ -190,6 +203,10 @@ SequenceGrowth Sequence::growth() const {
           state_->growth.growth_variance()};
 }
 
+ReuseReport Sequence::Reuse(std::span<const Token> prompt) {
+  return state_->Reuse(prompt);
+}
+
 Status Sequence::Prepare(std::span<const Token> tokens) {
   if (tokens.empty()) return Fail(ErrorCode::kInvalidArgument, "a step needs at least one token");
   state_->ForgetStep();
@@ -198,9 +215,10 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
   KVIST_TRY_VOID(state_->TakeStaticCapacity(state_->num_tokens + num_tokens));
   auto fresh = state_->ReserveBlocks(num_tokens);
   if (!fresh) {
-    core.ForEachPool([](BlockPool& pool) { pool.Trim(); });  // spare blocks of the other pools
+    core.Trim();  // spare blocks of the other pools
     fresh = state_->ReserveBlocks(num_tokens);
   }
+  while (!fresh && core.EvictPrefixes(state_->BytesToReserve(num_tokens))) fresh = state_->ReserveBlocks(num_tokens);
   if (!fresh) {
     core.housekeeper->Wake();  // blocks that were taken before one was refused are spare now
     return std::unexpected(fresh.error());
@@ -229,9 +247,14 @@ void Sequence::Attend(int layer, const float* queries, float* out, Worker worker
 void Sequence::Commit() {
   state_->num_tokens = int64_t(state_->tokens.size());
   bool any_freed = false, any_sealed = false;
+  std::vector<std::vector<size_t>> newly_sealed;
+  for (BlockTable& table : state_->tables) {
+    newly_sealed.push_back(table.FinishSealing());
+    any_sealed |= !newly_sealed.back().empty();
+  }
+  state_->ShareBlocks(newly_sealed);
   for (size_t i = 0; i < state_->tables.size(); ++i) {
     const int64_t window = state_->core->groups[i].layout.window;
-    any_sealed |= state_->tables[i].FinishSealing();
     if (window > 0) any_freed |= state_->tables[i].DropBefore(state_->num_tokens - window + 1);
   }
   if (any_sealed) state_->Expect(state_->growth.capacity());  // the next tokens will want what has become free
@@ -250,6 +273,7 @@ Status Sequence::Truncate(int64_t num_tokens) {
   KVIST_TRY_VOID(state_->CheckWindows(num_tokens, INT64_MAX));
   state_->num_tokens = num_tokens;
   state_->ForgetStep();
+  state_->TruncatePrefix(num_tokens);
   state_->FollowShrinking();
   return {};
 }
@@ -265,6 +289,8 @@ Status Sequence::Remove(int64_t begin, int64_t end) {
   for (BlockTable& table : state_->tables) table.Remove(begin, end);
   state_->tokens.erase(state_->tokens.begin() + begin, state_->tokens.begin() + end);
   state_->num_tokens -= end - begin;
+  state_->TruncatePrefix(begin);
+  if (begin < state_->num_tokens) state_->end_of_prefix = std::min(state_->end_of_prefix, begin);
   state_->FollowShrinking();
   return {};
 }

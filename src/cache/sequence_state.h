@@ -3,6 +3,8 @@
 #pragma once
 
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "cache/attend.h"
@@ -10,11 +12,12 @@
 #include "kvist/cache.h"
 #include "policy/growth.h"
 #include "storage/block_table.h"
+#include "storage/prefix_index.h"
 
 namespace kvist {
 
 struct Sequence::State {
-  explicit State(std::shared_ptr<Cache::Core> core_in);
+  State(std::shared_ptr<Cache::Core> core_in, const std::string& salt);
   State(const State& other);  // shares all blocks; leaves out a step under way
   State& operator=(const State&) = delete;
   ~State();
@@ -22,6 +25,7 @@ struct Sequence::State {
   void ForgetStep();
   // The blocks that every table needs for so many more tokens, [group]; all of them or none.
   Result<std::vector<FreshBlocks>> ReserveBlocks(int64_t num_tokens_in) const;
+  size_t BytesToReserve(int64_t num_tokens_in) const;
   // Whether every sliding-window layer still holds what a query at that position would see, when what lies at
   // gap_position and after is as far from the query as it is today.
   Status CheckWindows(int64_t next_position, int64_t gap_position) const;
@@ -35,6 +39,22 @@ struct Sequence::State {
   // All of a static sequence's memory when it begins; whether so many tokens fit.
   Status TakeStaticCapacity(int64_t num_wanted_tokens);
   Status MakeStaticCapacityReady(int64_t num_capacity_tokens);
+
+  // --- sequence_prefix.cc ---
+  ReuseReport Reuse(std::span<const Token> prompt);
+  // Shares the blocks that have become full, and those that have become sealed: [group] indexes of refs.
+  void ShareBlocks(const std::vector<std::vector<size_t>>& newly_sealed);
+  void ShareTail();  // of a sequence that ends
+  void TruncatePrefix(int64_t num_kept_tokens);
+  const Digest& DigestBefore(int64_t block_index) const {
+    return block_index == 0 ? root : chain[size_t(block_index) - 1];
+  }
+  PrefixIndex::Entry EntryOf(int64_t block_index) const;
+  void ShareBlock(const PrefixIndex::Entry& entry, size_t group, size_t ref_index);
+  struct Run;
+  Run FindRun(std::span<const Token> prompt);
+  bool IsUsable(const Run& run, size_t num_blocks, int64_t end_position) const;
+  void AttachRun(const Run& run, size_t num_blocks, int64_t end_position);
 
   std::shared_ptr<Cache::Core> core;
   std::vector<Token> tokens;       // stored, then prepared
@@ -50,6 +70,11 @@ struct Sequence::State {
     int64_t open = 0;
     int64_t sealed = 0;
   };
+  // Where prefixes are shared:
+  Digest root;                                  // before the first token
+  std::vector<Digest> chain;                    // [block] of full ones that depend on nothing but tokens before them
+  int64_t num_shared_blocks = 0;                // of these, that the index was offered
+  int64_t end_of_prefix = INT64_MAX;            // tokens from here on were computed with removed ones in view
   std::vector<ExpectedBlocks> expected_blocks;  // [group] that the pools were told to expect for this sequence
 };
 

@@ -65,6 +65,13 @@ int64_t BlockTable::newest_open_position() const {
   return num_blocks == 0 ? end_position_ : refs_[refs_.size() - size_t(num_blocks)].position;
 }
 
+std::optional<size_t> BlockTable::FindRef(int64_t position, int32_t num_slots) const {
+  const auto found = std::ranges::lower_bound(refs_, position, {}, &BlockRef::position);
+  if (found == refs_.end() || found->position != position || found->num_slots != num_slots) return std::nullopt;
+  if (found->first_slot != 0 || found->delta != 0) return std::nullopt;
+  return size_t(found - refs_.begin());
+}
+
 Result<size_t> BlockTable::Grow(int64_t num_tokens) {
   KVIST_TRY(FreshBlocks fresh, Reserve(num_tokens));
   return GrowInto(std::move(fresh), num_tokens);
@@ -99,6 +106,12 @@ Result<FreshBlocks> BlockTable::Reserve(int64_t num_tokens) const {
   }
   fresh.sealed = *std::move(sealed);
   return fresh;
+}
+
+size_t BlockTable::BytesToReserve(int64_t num_tokens) const {
+  size_t bytes = size_t(NumBlocksAfterTail(num_tokens) + 1) * open_pool_->block_bytes();
+  if (sealed_pool_ != nullptr) bytes += size_t(NumBlocksToSeal(num_tokens)) * sealed_pool_->block_bytes();
+  return bytes;
 }
 
 void BlockTable::Release(const FreshBlocks& fresh) const {
@@ -155,17 +168,18 @@ int64_t BlockTable::NumBlocksToSeal(int64_t num_tokens) const {
   return num_blocks;
 }
 
-bool BlockTable::FinishSealing() {
-  if (sealed_pool_ == nullptr) return false;
-  bool any = false;
+std::vector<size_t> BlockTable::FinishSealing() {
+  std::vector<size_t> sealed;
+  if (sealed_pool_ == nullptr) return sealed;
   for (size_t i = refs_.size(); i-- > 0 && !refs_[i].is_sealed;) {
     BlockRef& ref = refs_[i];
     if (!ref.sealing) continue;
     open_pool_->Release(ref.block);
     ref.block = *std::exchange(ref.sealing, std::nullopt);
-    ref.is_sealed = any = true;
+    ref.is_sealed = true;
+    sealed.push_back(i);
   }
-  return any;
+  return sealed;
 }
 
 void BlockTable::ForgetSealing() {
@@ -178,6 +192,26 @@ void BlockTable::CopyTailInto(BlockId fresh) {
   std::memcpy(open_pool_->data(fresh), open_pool_->data(refs_.back().block), open_pool_->block_bytes());
   open_pool_->Release(refs_.back().block);
   refs_.back().block = fresh;
+}
+
+void BlockTable::Attach(const BlockRef& ref) {
+  KVIST_CHECK(ref.position == end_position_ && ref.num_slots > 0);
+  refs_.push_back(ref);
+  end_position_ += ref.num_slots;
+}
+
+void BlockTable::SkipTo(int64_t position) {
+  KVIST_CHECK(position >= end_position_ && position % block_tokens_ == 0);
+  for (const BlockRef& ref : refs_) ReleaseBlocks(ref);
+  refs_.clear();
+  num_dropped_refs_ = position / block_tokens_;
+  end_position_ = position;
+}
+
+void BlockTable::Replace(size_t ref_index, BlockId block) {
+  BlockRef& ref = refs_[ref_index];
+  pool(ref)->Release(ref.block);
+  ref.block = block;
 }
 
 void BlockTable::Truncate(int64_t end_position) {

@@ -51,15 +51,24 @@ class BlockTable {
   Result<FreshBlocks> Reserve(int64_t num_tokens) const;
   size_t GrowInto(FreshBlocks fresh, int64_t num_tokens);
   void Release(const FreshBlocks& fresh) const;
+  size_t BytesToReserve(int64_t num_tokens) const;
 
   // Blocks that a query of the last growth sees sealed have room for that form since then; whoever grew the table
   // fills it, and the open one stays for the queries that see it. From here on the sealed form is the block.
-  // Whether there were any.
-  bool FinishSealing();
+  // Returns the indexes of these refs.
+  std::vector<size_t> FinishSealing();
   void ForgetSealing();
 
   // How many blocks so many more tokens need beyond the open one.
   int64_t NumBlocksAfterTail(int64_t num_tokens) const;
+  // Adds a block that holds the tokens from end_position() on, and takes over one reference to it.
+  void Attach(const BlockRef& ref);
+  // Lets go of everything: the table begins again at the position, a multiple of block_tokens not before
+  // end_position(), as if all before had been dropped.
+  void SkipTo(int64_t position);
+  // The ref's block is that one now, which holds the same; takes over one reference to it.
+  void Replace(size_t ref_index, BlockId block);
+
   // Keeps positions below the given one.
   void Truncate(int64_t end_position);
   // Takes positions [begin, end) out; what follows moves to the front by a delta.
@@ -70,6 +79,8 @@ class BlockTable {
   std::span<const BlockRef> refs() const { return refs_; }
   // How many refs were dropped before refs()[0], so that a ref's index in the whole sequence never changes.
   int64_t num_dropped_refs() const { return num_dropped_refs_; }
+  // Of the ref that holds these tokens and no others, from its block's first slot on, with keys as they were computed.
+  std::optional<size_t> FindRef(int64_t position, int32_t num_slots) const;
   int64_t begin_position() const { return refs_.empty() ? end_position_ : refs_.front().position; }
   int64_t end_position() const { return end_position_; }
   int64_t NumNewestOpenBlocks() const;   // at the end, after the last sealed one

@@ -294,7 +294,7 @@ void GrowAndCheck(SealingFixture& fixture, BlockTable& table, int64_t num_tokens
   CHECK(all_right);
   CHECK(fixture.num_open() == num_open);
   CHECK(fixture.num_sealed() == num_sealed);
-  CHECK(table.FinishSealing() == any_sealing);
+  CHECK(table.FinishSealing().empty() != any_sealing);
   CHECK(fixture.num_sealed() == num_sealed);
   CHECK(fixture.num_open() == table.refs().size() - num_sealed);
   for (const BlockRef& ref : table.refs()) all_right &= !ref.sealing;
@@ -334,7 +334,7 @@ TEST_CASE("block table: what is sealed does not depend on the steps that the tok
 TEST_CASE("block table: while a step is under way it has both forms; finishing keeps one, forgetting the other") {
   SealingFixture fixture;
   BlockTable table = fixture.Table({.recent_tokens = 16, .sink_tokens = 4});
-  CHECK_FALSE(table.FinishSealing());
+  CHECK(table.FinishSealing().empty());
   REQUIRE(table.Grow(16 * 5));  // blocks 1 to 3 are old enough
   const std::vector<BlockRef> before(table.refs().begin(), table.refs().end());
   CHECK(fixture.num_open() == 5);
@@ -348,12 +348,12 @@ TEST_CASE("block table: while a step is under way it has both forms; finishing k
     CHECK_FALSE(table.refs()[i].sealing);
     CHECK(table.refs()[i].block == before[i].block);
   }
-  CHECK_FALSE(table.FinishSealing());
+  CHECK(table.FinishSealing().empty());
 
   REQUIRE(table.Grow(1));  // those three again
   CHECK(fixture.num_sealed() == 3);
   const std::vector<BlockRef> again(table.refs().begin(), table.refs().end());
-  CHECK(table.FinishSealing());
+  CHECK_FALSE(table.FinishSealing().empty());
   CHECK(fixture.num_open() == 3);
   CHECK(fixture.num_sealed() == 3);
   for (size_t i = 1; i <= 3; ++i) {
@@ -371,7 +371,7 @@ TEST_CASE("block table: without a pool for it nothing is sealed") {
   Fixture fixture;
   BlockTable table(fixture.pool.get(), nullptr, {.recent_tokens = 0, .sink_tokens = 0}, kBlockTokens);
   REQUIRE(table.Grow(100));
-  CHECK_FALSE(table.FinishSealing());
+  CHECK(table.FinishSealing().empty());
   table.ForgetSealing();
   CHECK(fixture.num_live() == 7);
   CHECK(table.NumNewestOpenBlocks() == 7);
@@ -392,7 +392,7 @@ TEST_CASE("block table: a copy in the middle of a step holds both forms, too, an
       copy_finishes ? void(copy.FinishSealing()) : copy.ForgetSealing();
       CHECK(fixture.sealed_pool->IsShared(*table.refs()[0].sealing) == copy_finishes);
       CHECK(fixture.open_pool->IsShared(table.refs()[0].block) != copy_finishes);
-      CHECK(table.FinishSealing());
+      CHECK_FALSE(table.FinishSealing().empty());
       CHECK(fixture.num_open() == (copy_finishes ? 1 : 5));
       CHECK(fixture.num_sealed() == 4);
       CheckConsistent(copy);
@@ -422,7 +422,7 @@ TEST_CASE("block table: a growth that copies the open block may seal it in the s
   CHECK(copy.refs()[0].block != table.refs()[0].block);
   CHECK(std::memcmp(fixture.open_pool->data(copy.refs()[0].block), fixture.open_pool->data(table.refs()[0].block),
                     2 * PageBytes()) == 0);
-  CHECK(copy.FinishSealing());
+  CHECK_FALSE(copy.FinishSealing().empty());
   CHECK(fixture.num_open() == 1);
   CHECK(fixture.num_sealed() == 1);
   CHECK(table.refs()[0].num_slots == 10);
@@ -592,7 +592,7 @@ TEST_CASE("block table: a growth that fails for want of either form takes nothin
   }
   REQUIRE(table.Grow(40));  // 5 open, 3 to seal: exactly what there is
   CHECK(fixture.budget.used_bytes() == 13 * PageBytes());
-  CHECK(table.FinishSealing());
+  CHECK_FALSE(table.FinishSealing().empty());
   CHECK(fixture.num_open() == 2);
   CHECK_FALSE(fixture.open_pool->IsShared(table.refs()[0].block));
 }

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace kvist {
+
+using Token = int32_t;
+
+// Why the tokens after the reused ones were not found.
+enum class MissReason : uint8_t {
+  kNone,           // nothing was missing
+  kNothingStored,  // nobody has stored a text that goes on there
+  kOtherToken,     // the stored text that has most in common goes on with another token
+  kEvicted,        // it was there and had to make room
+  kOtherSalt,      // the text begins as one that was stored under another salt
+  kOtherModel,     // ... or by another model, form or geometry
+  kWindow,         // layers with a sliding window no longer hold what the next query would see
+  kDamaged,        // what a tier returned was not what had been stored
+  kSlower,         // loading it would have taken longer than computing it
+  kNoRoom,         // the budget has no room for it
+};
+// "none", "nothing_stored", "other_token", ... as used in JSON output.
+const char* MissReasonName(MissReason reason);
+
+// Where the tokens of a prompt came from, and why no more of them.
+struct ReuseReport {
+  struct FromTier {
+    std::string tier;  // "disk", "redis"
+    int64_t tokens = 0;
+    uint64_t bytes = 0;
+    double seconds = 0;
+  };
+  int64_t own_tokens = 0;     // were in the sequence before
+  int64_t shared_tokens = 0;  // in memory: blocks of other sequences, or of ended ones
+  std::vector<FromTier> loaded;
+  MissReason reason = MissReason::kNone;
+  int64_t miss_position = 0;          // of the first token that was not found
+  std::optional<Token> stored_token;  // kOtherToken: what the stored text has there
+
+  int64_t num_tokens() const;  // all that need not be computed
+};
+
+}  // namespace kvist

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+// How sequences share blocks: what they offer to the prefix index and what they take from it.
+#include <algorithm>
+#include <utility>
+
+#include "cache/sequence_state.h"
+
+namespace kvist {
+
+// What the index has of a prompt after a sequence's last full block.
+struct Sequence::State::Run {
+  int64_t first_block = 0;
+  std::vector<Digest> digests;             // of the full blocks
+  std::vector<PrefixIndex::Entry> blocks;  // full ones, in order
+  std::optional<PrefixIndex::Entry> part;  // of which the first tokens follow
+  int64_t num_part_tokens = 0;
+};
+
+PrefixIndex::Entry Sequence::State::EntryOf(int64_t block_index) const {
+  const int64_t block_tokens = core->geometry.block_tokens, begin = block_index * block_tokens;
+  const auto of_block = std::span(tokens).subspan(size_t(begin), size_t(block_tokens));
+  return {.digest = chain[size_t(block_index)],
+          .parent = DigestBefore(block_index),
+          .position = begin,
+          .tokens = {of_block.begin(), of_block.end()},
+          .blocks = {}};
+}
+
+void Sequence::State::ShareBlock(const PrefixIndex::Entry& entry, size_t group, size_t ref_index) {
+  BlockTable& table = tables[group];
+  const BlockRef& ref = table.refs()[ref_index];
+  const StoredBlock shared = core->prefixes->Share(entry, group, {ref.block, ref.is_sealed});
+  if (shared.block != ref.block) table.Replace(ref_index, shared.block);
+}
+
+void Sequence::State::ShareBlocks(const std::vector<std::vector<size_t>>& newly_sealed) {
+  if (!core->prefixes) return;
+  const int64_t block_tokens = core->geometry.block_tokens;
+  for (size_t group = 0; group < tables.size(); ++group) {
+    for (const size_t ref_index : newly_sealed[group]) {
+      const int64_t position = tables[group].refs()[ref_index].position;
+      if (position % block_tokens == 0 && position / block_tokens < num_shared_blocks) {
+        ShareBlock(EntryOf(position / block_tokens), group, ref_index);
+      }
+    }
+  }
+  const int64_t end_block = std::min(num_tokens, end_of_prefix) / block_tokens;
+  for (; num_shared_blocks < end_block; ++num_shared_blocks) {
+    const int64_t begin = num_shared_blocks * block_tokens;
+    chain.push_back(
+        ChildDigest(DigestBefore(num_shared_blocks), std::span(tokens).subspan(size_t(begin), size_t(block_tokens))));
+    const PrefixIndex::Entry entry = EntryOf(num_shared_blocks);
+    for (size_t group = 0; group < tables.size(); ++group) {
+      const auto ref_index = tables[group].FindRef(begin, int32_t(block_tokens));
+      if (ref_index) ShareBlock(entry, group, *ref_index);
+    }
+  }
+}
+
+void Sequence::State::ShareTail() {
+  if (!core->prefixes || num_tokens == 0) return;
+  std::vector<Digest> digests = chain;
+  const int64_t begin = num_shared_blocks * core->geometry.block_tokens;
+  if (num_tokens > begin && num_tokens <= end_of_prefix) {
+    const auto of_tail = std::span(tokens).subspan(size_t(begin), size_t(num_tokens - begin));
+    const PrefixIndex::Entry entry{.digest = ChildDigest(DigestBefore(num_shared_blocks), of_tail),
+                                   .parent = DigestBefore(num_shared_blocks),
+                                   .position = begin,
+                                   .tokens = {of_tail.begin(), of_tail.end()},
+                                   .blocks = {}};
+    for (size_t group = 0; group < tables.size(); ++group) {
+      const auto ref_index = tables[group].FindRef(begin, int32_t(of_tail.size()));
+      if (ref_index && !tables[group].refs()[*ref_index].is_sealed) ShareBlock(entry, group, *ref_index);
+    }
+    digests.push_back(entry.digest);
+  }
+  core->prefixes->Touch(digests);
+}
+
+void Sequence::State::TruncatePrefix(int64_t num_kept_tokens) {
+  if (num_kept_tokens <= end_of_prefix) end_of_prefix = INT64_MAX;
+  num_shared_blocks = std::min(num_shared_blocks, num_kept_tokens / core->geometry.block_tokens);
+  chain.resize(size_t(num_shared_blocks));
+}
+
+Sequence::State::Run Sequence::State::FindRun(std::span<const Token> prompt) {
+  const int64_t block_tokens = core->geometry.block_tokens, num_prompt = std::ssize(prompt);
+  Run run;
+  run.first_block = num_shared_blocks;
+  Digest before = DigestBefore(num_shared_blocks);
+  int64_t begin = run.first_block * block_tokens;
+  for (; begin + block_tokens <= num_prompt; begin += block_tokens) {
+    const auto of_block = prompt.subspan(size_t(begin), size_t(block_tokens));
+    const Digest digest = ChildDigest(before, of_block);
+    auto entry = core->prefixes->Find(digest, of_block);
+    if (!entry) break;
+    run.digests.push_back(digest);
+    run.blocks.push_back(*std::move(entry));
+    before = digest;
+  }
+  const auto rest = prompt.subspan(size_t(begin), size_t(std::min(block_tokens, num_prompt - begin)));
+  run.part = core->prefixes->FindPart(before, rest);
+  if (run.part) run.num_part_tokens = std::ranges::mismatch(run.part->tokens, rest).in2 - rest.begin();
+  return run;
+}
+
+// Whether every group has what a query at end_position sees, when so many of the run's blocks are taken, and its part
+// where that is needed to get there.
+bool Sequence::State::IsUsable(const Run& run, size_t num_blocks, int64_t end_position) const {
+  const int64_t block_tokens = core->geometry.block_tokens;
+  const bool takes_part = end_position > (run.first_block + int64_t(num_blocks)) * block_tokens;
+  for (size_t group = 0; group < tables.size(); ++group) {
+    const int64_t window = core->groups[group].layout.window;
+    const int64_t first_needed = window == 0 ? 0 : std::max<int64_t>(0, end_position - window + 1);
+    const int64_t own_end = run.first_block * block_tokens;
+    if (first_needed < std::min(own_end, end_position) && tables[group].begin_position() > first_needed) return false;
+    for (size_t i = 0; i < num_blocks; ++i) {
+      const bool is_needed = (run.first_block + int64_t(i) + 1) * block_tokens > first_needed;
+      if (is_needed && !run.blocks[i].blocks[group]) return false;
+    }
+    if (takes_part && (!run.part->blocks[group] || run.part->blocks[group]->is_sealed)) return false;
+  }
+  return true;
+}
+
+void Sequence::State::AttachRun(const Run& run, size_t num_blocks, int64_t end_position) {
+  const int64_t block_tokens = core->geometry.block_tokens, own_end = run.first_block * block_tokens;
+  for (size_t group = 0; group < tables.size(); ++group) {
+    BlockTable& table = tables[group];
+    table.Truncate(own_end);
+    const int64_t window = core->groups[group].layout.window;
+    const int64_t first_needed = window == 0 ? 0 : std::max<int64_t>(0, end_position - window + 1);
+    const int64_t first_block = first_needed / block_tokens;
+    if (first_block > run.first_block) table.SkipTo(first_block * block_tokens);
+    auto attach = [&](const PrefixIndex::Entry& entry, int64_t num_slots) {
+      const StoredBlock& stored = *entry.blocks[group];
+      core->prefixes->AddReference(group, stored);
+      table.Attach({.block = stored.block,
+                    .is_sealed = stored.is_sealed,
+                    .num_slots = int32_t(num_slots),
+                    .position = table.end_position()});
+    };
+    for (size_t i = 0; i < num_blocks; ++i) {
+      if (run.first_block + int64_t(i) >= first_block) attach(run.blocks[i], block_tokens);
+    }
+    if (table.end_position() < end_position) attach(*run.part, end_position - table.end_position());
+  }
+}
+
+ReuseReport Sequence::State::Reuse(std::span<const Token> prompt) {
+  ForgetStep();
+  ReuseReport report;
+  report.own_tokens = num_tokens;
+  report.miss_position = num_tokens;
+  if (!core->prefixes || num_tokens > end_of_prefix) return report;
+  KVIST_CHECK(std::ssize(prompt) >= num_tokens && std::ranges::equal(tokens, prompt.first(tokens.size())));
+  const int64_t block_tokens = core->geometry.block_tokens;
+  const Run run = FindRun(prompt);
+  size_t num_blocks = run.blocks.size();
+  int64_t end_position = (run.first_block + int64_t(num_blocks)) * block_tokens + run.num_part_tokens;
+  const int64_t end_found = end_position;
+  while (end_position > num_tokens && !IsUsable(run, num_blocks, end_position)) {
+    if (end_position % block_tokens == 0) --num_blocks;
+    end_position = (run.first_block + int64_t(num_blocks)) * block_tokens;
+  }
+  if (end_position > num_tokens) {
+    AttachRun(run, num_blocks, end_position);
+    tokens.assign(prompt.begin(), prompt.begin() + end_position);
+    report.shared_tokens = end_position - std::exchange(num_tokens, end_position);
+    chain.insert(chain.end(), run.digests.begin(), run.digests.begin() + int64_t(num_blocks));
+    num_shared_blocks += int64_t(num_blocks);
+    core->NotePeak();
+  }
+  for (const PrefixIndex::Entry& entry : run.blocks) core->prefixes->Release(entry);
+  if (run.part) core->prefixes->Release(*run.part);
+  report.miss_position = num_tokens;
+  if (num_tokens == std::ssize(prompt)) return report;
+  if (end_found > num_tokens) {
+    report.reason = MissReason::kWindow;
+    return report;
+  }
+  const int64_t num_whole = num_shared_blocks * block_tokens;
+  const auto nearest = core->prefixes->Explain(DigestBefore(num_shared_blocks), prompt.subspan(size_t(num_whole)));
+  report.reason = MissReason::kNothingStored;
+  if (!nearest) return report;
+  if (nearest->was_evicted) report.reason = MissReason::kEvicted;
+  if (nearest->other_token) {
+    report.reason = MissReason::kOtherToken;
+    report.miss_position = num_whole + nearest->num_common;
+    report.stored_token = nearest->other_token;
+  }
+  return report;
+}
+
+}  // namespace kvist

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "storage/prefix_index.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace kvist {
+namespace {
+
+constexpr size_t kMaxGhosts = 16384;
+
+int64_t NumCommon(std::span<const Token> a, std::span<const Token> b) {
+  return std::ranges::mismatch(a, b).in1 - a.begin();
+}
+
+}  // namespace
+
+Digest ChildDigest(const Digest& parent, std::span<const Token> tokens) {
+  return DigestOf({parent.bytes, std::as_bytes(tokens)});
+}
+
+size_t PrefixIndex::DigestHash::operator()(const Digest& digest) const {
+  size_t hash;
+  std::memcpy(&hash, digest.bytes.data(), sizeof(hash));
+  return hash;
+}
+
+PrefixIndex::~PrefixIndex() {
+  for (const auto& [digest, node] : nodes_) Release(node.entry);
+}
+
+void PrefixIndex::Release(const Entry& entry) const {
+  for (size_t group = 0; group < entry.blocks.size(); ++group) {
+    if (const auto& block = entry.blocks[group]) pools_[group].of(*block).Release(block->block);
+  }
+}
+
+PrefixIndex::Entry PrefixIndex::Take(Node& node, const Lock& lock) {
+  MarkUsed(node, lock);
+  for (size_t group = 0; group < node.entry.blocks.size(); ++group) {
+    const auto& block = node.entry.blocks[group];
+    if (!block) continue;
+    pools_[group].of(*block).AddReference(block->block);
+    ++num_hits_;
+  }
+  return node.entry;
+}
+
+void PrefixIndex::MarkUsed(Node& node, const Lock&) {
+  for (const auto use : node.uses) {
+    if (use != uses_.end()) uses_.splice(uses_.begin(), uses_, use);
+  }
+}
+
+std::optional<PrefixIndex::Entry> PrefixIndex::Find(const Digest& digest, std::span<const Token> tokens) {
+  const Lock lock(mutex_);
+  const auto found = nodes_.find(digest);
+  if (found == nodes_.end() || found->second.num_blocks == 0) return std::nullopt;
+  if (!std::ranges::equal(found->second.entry.tokens, tokens)) return std::nullopt;
+  return Take(found->second, lock);
+}
+
+std::optional<PrefixIndex::Entry> PrefixIndex::FindPart(const Digest& parent, std::span<const Token> tokens) {
+  const Lock lock(mutex_);
+  const auto children = children_.find(parent);
+  if (children == children_.end()) return std::nullopt;
+  Node* best = nullptr;
+  int64_t most = 0;
+  for (const Digest& child : children->second) {
+    Node& node = nodes_.at(child);
+    const int64_t num_common = node.num_blocks == 0 ? 0 : NumCommon(node.entry.tokens, tokens);
+    if (num_common > most) {
+      best = &node;
+      most = num_common;
+    }
+  }
+  if (best == nullptr) return std::nullopt;
+  return Take(*best, lock);
+}
+
+PrefixIndex::Node& PrefixIndex::AddNode(const Entry& entry, const Lock&) {
+  const auto [place, is_new] = nodes_.try_emplace(entry.digest);
+  Node& node = place->second;
+  if (is_new) {
+    node.entry = entry;
+    node.entry.blocks.assign(pools_.size(), std::nullopt);
+    node.uses.assign(pools_.size(), uses_.end());
+    children_[entry.parent].push_back(entry.digest);
+  } else if (node.num_blocks == 0) {
+    ghosts_.erase(node.ghost);
+  }
+  return node;
+}
+
+StoredBlock PrefixIndex::Share(const Entry& entry, size_t group, StoredBlock block) {
+  const Lock lock(mutex_);
+  Node& node = AddNode(entry, lock);
+  KVIST_CHECK(node.entry.tokens == entry.tokens);
+  std::optional<StoredBlock>& held = node.entry.blocks[group];
+  if (held && held->is_sealed == block.is_sealed) {
+    if (*held != block) pools_[group].of(*held).AddReference(held->block);
+    return *held;
+  }
+  if (held && held->is_sealed) return block;
+  pools_[group].of(block).AddReference(block.block);
+  if (held) {
+    pools_[group].of(*held).Release(held->block);
+  } else {
+    uses_.push_front({entry.digest, group});
+    node.uses[group] = uses_.begin();
+    ++node.num_blocks;
+  }
+  held = block;
+  return block;
+}
+
+void PrefixIndex::Touch(std::span<const Digest> digests) {
+  const Lock lock(mutex_);
+  for (size_t i = digests.size(); i-- > 0;) {
+    if (const auto found = nodes_.find(digests[i]); found != nodes_.end()) MarkUsed(found->second, lock);
+  }
+}
+
+std::vector<PrefixIndex::Entry> PrefixIndex::FindAll(std::span<const Digest> digests) {
+  const Lock lock(mutex_);
+  std::vector<Entry> entries;
+  for (const Digest& digest : digests) {
+    const auto found = nodes_.find(digest);
+    if (found != nodes_.end() && found->second.num_blocks > 0) entries.push_back(Take(found->second, lock));
+  }
+  return entries;
+}
+
+bool PrefixIndex::IsIdle(const Use& use, const Lock&) const {
+  const StoredBlock& block = *nodes_.at(use.digest).entry.blocks[use.group];
+  return !pools_[use.group].of(block).IsShared(block.block);
+}
+
+void PrefixIndex::DropBlock(std::list<Use>::iterator use, const Lock&) {
+  Node& node = nodes_.at(use->digest);
+  const StoredBlock block = *std::exchange(node.entry.blocks[use->group], std::nullopt);
+  pools_[use->group].of(block).Release(block.block);
+  node.uses[use->group] = uses_.end();
+  if (--node.num_blocks == 0) node.ghost = ghosts_.insert(ghosts_.begin(), node.entry.digest);
+  uses_.erase(use);
+  ++num_evicted_;
+}
+
+void PrefixIndex::ForgetOldGhosts(const Lock&) {
+  while (ghosts_.size() > kMaxGhosts) {
+    const auto node = nodes_.find(ghosts_.back());
+    const auto siblings = children_.find(node->second.entry.parent);
+    std::erase(siblings->second, node->first);
+    if (siblings->second.empty()) children_.erase(siblings);
+    nodes_.erase(node);
+    ghosts_.pop_back();
+  }
+}
+
+size_t PrefixIndex::Evict(size_t bytes, const std::function<bool(const Entry& entry, size_t group)>& keep) {
+  const Lock lock(mutex_);
+  size_t num_freed = 0;
+  for (auto use = uses_.end(); use != uses_.begin() && num_freed < bytes;) {
+    --use;
+    if (!IsIdle(*use, lock)) continue;
+    const Entry& entry = nodes_.at(use->digest).entry;
+    if (keep(entry, use->group)) continue;
+    num_freed += pools_[use->group].of(*entry.blocks[use->group]).block_bytes();
+    const auto next = std::next(use);
+    DropBlock(use, lock);
+    use = next;
+  }
+  ForgetOldGhosts(lock);
+  return num_freed;
+}
+
+std::optional<PrefixIndex::Nearest> PrefixIndex::Explain(const Digest& parent, std::span<const Token> tokens) const {
+  const Lock lock(mutex_);
+  const auto children = children_.find(parent);
+  if (children == children_.end()) return std::nullopt;
+  Nearest nearest;
+  nearest.num_common = -1;
+  for (const Digest& child : children->second) {
+    const Node& node = nodes_.at(child);
+    const int64_t num_common = NumCommon(node.entry.tokens, tokens);
+    if (num_common <= nearest.num_common) continue;
+    nearest.num_common = num_common;
+    nearest.other_token.reset();
+    const bool differs = num_common < std::ssize(node.entry.tokens) && num_common < std::ssize(tokens);
+    if (differs) nearest.other_token = node.entry.tokens[size_t(num_common)];
+    nearest.was_evicted = node.num_blocks == 0 && !differs;
+  }
+  return nearest;
+}
+
+PrefixIndex::Stats PrefixIndex::stats() const {
+  const Lock lock(mutex_);
+  Stats stats{.num_blocks = uses_.size(), .num_hits = num_hits_, .num_evicted = num_evicted_};
+  for (const Use& use : uses_) {
+    if (!IsIdle(use, lock)) continue;
+    ++stats.num_idle_blocks;
+    stats.idle_bytes += pools_[use.group].of(*nodes_.at(use.digest).entry.blocks[use.group]).block_bytes();
+  }
+  return stats;
+}
+
+}  // namespace kvist

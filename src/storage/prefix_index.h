@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "base/digest.h"
+#include "kvist/cache.h"
+#include "storage/block_pool.h"
+
+namespace kvist {
+
+// A block of a group's open pool, or of its sealed one.
+struct StoredBlock {
+  BlockId block;
+  bool is_sealed = false;
+  bool operator==(const StoredBlock&) const = default;
+};
+
+// The digest of tokens that follow those of another: parent, tokens.
+Digest ChildDigest(const Digest& parent, std::span<const Token> tokens);
+
+// Blocks that sequences may share, found by the digest of all that their numbers depend on; the tokens are compared,
+// too. Holds one reference to each block. Those that nobody else holds are idle: kept until memory is wanted, the least
+// recently used go first. What has been evicted is remembered for a while, so that a miss can be explained.
+// Thread-safe. Everything is O(1) but FindPart (children of one parent) and Evict (blocks it passes).
+class PrefixIndex {
+ public:
+  struct Pools {
+    BlockPool* open = nullptr;
+    BlockPool* sealed = nullptr;  // may be null
+    BlockPool& of(const StoredBlock& block) const { return block.is_sealed ? *sealed : *open; }
+  };
+  // Blocks of consecutive tokens, one of each group that has it: [group].
+  struct Entry {
+    Digest digest;
+    Digest parent;
+    int64_t position = 0;  // of the first token
+    std::vector<Token> tokens;
+    std::vector<std::optional<StoredBlock>> blocks;
+  };
+
+  explicit PrefixIndex(std::vector<Pools> pools) : pools_(std::move(pools)) {}
+  ~PrefixIndex();
+
+  // The blocks with that digest if the tokens are those and any group has its block; each with a reference for the
+  // caller. Counts as a use.
+  std::optional<Entry> Find(const Digest& digest, std::span<const Token> tokens);
+  // Of the entries that follow `parent`, that which begins with most of the tokens, at least one; as Find. The caller
+  // compares: how many they have in common is the number of slots that it may use.
+  std::optional<Entry> FindPart(const Digest& parent, std::span<const Token> tokens);
+
+  // Offers a group's block: the index takes a reference of its own if it has none yet. Returns the block that
+  // everybody should use: this one, or an equal one that was there before (with a reference for the caller, who lets go
+  // of the other). A sealed block takes the place of an open one, not the other way round.
+  // `entry` says what it is; its blocks don't matter.
+  StoredBlock Share(const Entry& entry, size_t group, StoredBlock block);
+
+  // Makes the digests the most recently used, the last of them first: a parent outlives its children.
+  void Touch(std::span<const Digest> digests);
+  // The entries of the digests that are there, with references for the caller.
+  std::vector<Entry> FindAll(std::span<const Digest> digests);
+  void Release(const Entry& entry) const;  // the references that a Find gave
+  void AddReference(size_t group, const StoredBlock& block) const { pools_[group].of(block).AddReference(block.block); }
+
+  // Lets go of idle blocks until so many bytes are free or none is left; returns the bytes. Before that, `keep` is
+  // called with each and may return true to have it passed over.
+  size_t Evict(size_t bytes, const std::function<bool(const Entry& entry, size_t group)>& keep);
+
+  // Why nothing follows `parent` as the tokens do: what is or was there instead.
+  struct Nearest {
+    int64_t num_common = 0;            // tokens
+    std::optional<Token> other_token;  // at that place, if there is one
+    bool was_evicted = false;          // it has been there
+  };
+  std::optional<Nearest> Explain(const Digest& parent, std::span<const Token> tokens) const;
+
+  struct Stats {
+    size_t num_blocks = 0;
+    size_t num_idle_blocks = 0;
+    size_t idle_bytes = 0;
+    uint64_t num_hits = 0;  // blocks found
+    uint64_t num_evicted = 0;
+  };
+  Stats stats() const;  // passes all blocks
+
+ private:
+  struct DigestHash {
+    size_t operator()(const Digest& digest) const;
+  };
+  struct Use {
+    Digest digest;
+    size_t group;
+  };
+  struct Node {
+    Entry entry;
+    std::vector<std::list<Use>::iterator> uses;  // [group]; uses_.end(): no block
+    size_t num_blocks = 0;
+    std::list<Digest>::iterator ghost = {};  // in ghosts_, when it has no block
+  };
+  using Lock = std::unique_lock<std::mutex>;
+  Entry Take(Node& node, const Lock&);
+  void MarkUsed(Node& node, const Lock&);
+  Node& AddNode(const Entry& entry, const Lock&);
+  bool IsIdle(const Use& use, const Lock&) const;
+  void DropBlock(std::list<Use>::iterator use, const Lock&);
+  void ForgetOldGhosts(const Lock&);
+
+  const std::vector<Pools> pools_;  // [group]
+  mutable std::mutex mutex_;
+  std::unordered_map<Digest, Node, DigestHash> nodes_;                    // with blocks, and ghosts without
+  std::unordered_map<Digest, std::vector<Digest>, DigestHash> children_;  // of nodes
+  std::list<Use> uses_;                                                   // the most recently used first
+  std::list<Digest> ghosts_;                                              // nodes whose blocks are gone, newest first
+  uint64_t num_hits_ = 0;
+  uint64_t num_evicted_ = 0;
+};
+
+}  // namespace kvist
