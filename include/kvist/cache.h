@@ -19,6 +19,7 @@
 namespace kvist {
 
 class Sequence;
+class TierStore;
 
 // What computes a cache's keys and values. Stored ones are used only where the fingerprint is the same.
 struct ModelIdentity {
@@ -82,6 +83,13 @@ struct Worker {
   int count = 1;
 };
 
+struct ResumedSession;
+struct SessionInfo {
+  std::string name;
+  uint64_t bytes = 0;      // on disk, of blocks that sessions may share, too
+  int64_t saved_at_s = 0;  // seconds since 1970
+};
+
 // A store of keys and values in fixed-size blocks that sequences share. Growing commits memory and copies nothing.
 // Thread-safe: sequences of one cache may be used by different threads at once.
 // The memory lives until the cache and its last sequence are gone, in whichever order.
@@ -97,6 +105,27 @@ class Cache {
   // one of its own.
   Sequence Begin(const std::string& salt = {});
 
+  // --- sessions: sequences that outlive the process, in the first disk tier. They need one: kFailedPrecondition. ---
+
+  // Stores the sequence under the name, in place of an earlier session, with notes of the caller's own (at most 16
+  // MiB). Only blocks that the tier does not have yet are written. When it returns, the session survives a power
+  // failure; when it fails, the earlier one is as it was. Names are 1 to 100 letters, digits, - _ and dots.
+  // kInvalidArgument for a name; kIo and kOutOfMemory (the tier's size) say what to do.
+  Status Save(const std::string& name, const Sequence& sequence, std::span<const std::byte> notes = {});
+  // The session with as much of its sequence as can be used: all of it as a rule. What is missing, because the model or
+  // the form is another now or because stored bytes are damaged (reuse.reason), is to be computed from its tokens; so
+  // is what follows tokens that had been removed.
+  // kNotFound; kCorrupt; kUnsupported for one that a newer version saved.
+  Result<ResumedSession> Resume(const std::string& name);
+  Status RemoveSession(const std::string& name);  // kNotFound
+  Result<std::vector<SessionInfo>> ListSessions();
+
+  // What computing a token at that position has cost: by this and by what loading costs, Reuse decides between the two.
+  // Whoever runs the model calls it after each step of a prompt. Nothing happens without tiers.
+  void NoteComputing(double position, double seconds_a_token);
+  // Waits until the blocks of ended sequences are in the tiers.
+  void Flush();
+
   const CacheGeometry& geometry() const;
   const CacheOptions& options() const;
   CacheStats stats() const;
@@ -106,6 +135,7 @@ class Cache {
  private:
   struct Core;
   friend class Sequence;
+  friend class TierStore;
   explicit Cache(std::shared_ptr<Core> core);
   std::shared_ptr<Core> core_;
 };
@@ -174,6 +204,13 @@ class Sequence {
   friend class Cache;
   explicit Sequence(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
+};
+
+struct ResumedSession {
+  Sequence sequence;  // the first of the tokens, as many as could be restored
+  std::vector<Token> tokens;
+  std::vector<std::byte> notes;
+  ReuseReport reuse;
 };
 
 }  // namespace kvist

@@ -10,6 +10,7 @@
 #include "base/address_range.h"
 #include "cache/core.h"
 #include "cache/sequence_state.h"
+#include "cache/tier_store.h"
 
 namespace kvist {
 
@@ -21,6 +22,13 @@ Result<std::vector<Form>> FormsOfLayers(const CacheGeometry& geometry, const Cac
   return Fail(ErrorCode::kInvalidArgument, "layer_forms has " + std::to_string(options.layer_forms.size()) +
                                                " forms for " + std::to_string(geometry.layers.size()) +
                                                " layers; give one for each, or none");
+}
+
+Status CheckTiers(const CacheOptions& options) {
+  if (!options.shares_prefixes) return Fail(ErrorCode::kInvalidArgument, "tiers need shares_prefixes; set it");
+  if (options.model.fingerprint != std::array<uint64_t, 2>{}) return {};
+  return Fail(ErrorCode::kInvalidArgument,
+              "tiers need the model's fingerprint, so that no other model's keys are ever used; set model.fingerprint");
 }
 
 Result<std::unique_ptr<BlockPool>> OpenPool(const BlockLayout& layout, MemoryBudget& budget) {
@@ -62,11 +70,21 @@ Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const 
   std::vector<BlockPool*> pools;
   core->ForEachPool([&](BlockPool& pool) { pools.push_back(&pool); });
   core->housekeeper.emplace(std::move(pools));
+  if (!options.tiers.empty()) {
+    KVIST_TRY_VOID(CheckTiers(options));
+    KVIST_TRY(core->tiers, TierStore::Open(core.get()));
+  }
   return std::unique_ptr<Cache>(new Cache(std::move(core)));
 }
 
 Cache::Cache(std::shared_ptr<Core> core) : core_(std::move(core)) {}
 Cache::~Cache() = default;
+
+Cache::Core::Core(const CacheGeometry& geometry_in, const CacheOptions& options_in, const Kernels* kernels_in,
+                  size_t budget_bytes)
+    : geometry(geometry_in), options(options_in), kernels(kernels_in), budget(budget_bytes) {}
+
+Cache::Core::~Core() = default;
 
 void Cache::Core::Trim() {
   ForEachPool([](BlockPool& pool) { pool.Trim(); });
@@ -74,13 +92,26 @@ void Cache::Core::Trim() {
 
 bool Cache::Core::EvictPrefixes(size_t bytes) {
   if (!prefixes) return false;
-  const size_t num_freed = prefixes->Evict(bytes, [](const PrefixIndex::Entry&, size_t) { return false; });
+  const auto evict = [&] { return prefixes->Evict(bytes, [](const PrefixIndex::Entry&, size_t) { return false; }); };
+  size_t num_freed = evict();
+  if (num_freed == 0 && tiers) {
+    tiers->WaitUntilWritten();
+    num_freed = evict();
+  }
   Trim();
   return num_freed > 0;
 }
 
 Sequence Cache::Begin(const std::string& salt) {
   return Sequence(std::make_unique<Sequence::State>(core_, salt));
+}
+
+void Cache::NoteComputing(double position, double seconds_a_token) {
+  if (core_->tiers) core_->tiers->compute_cost.Add(position, seconds_a_token);
+}
+
+void Cache::Flush() {
+  if (core_->tiers) core_->tiers->WaitUntilWritten();
 }
 
 const CacheGeometry& Cache::geometry() const {

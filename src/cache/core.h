@@ -18,6 +18,8 @@
 
 namespace kvist {
 
+class TierStore;
+
 // What a cache and its sequences share.
 struct Cache::Core {
   struct Group {
@@ -31,8 +33,9 @@ struct Cache::Core {
     int layer_in_group = 0;
   };
 
-  Core(const CacheGeometry& geometry_in, const CacheOptions& options_in, const Kernels* kernels_in, size_t budget_bytes)
-      : geometry(geometry_in), options(options_in), kernels(kernels_in), budget(budget_bytes) {}
+  Core(const CacheGeometry& geometry_in, const CacheOptions& options_in, const Kernels* kernels_in,
+       size_t budget_bytes);
+  ~Core();
 
   // Calls visit(pool) for every pool there is.
   template <class Visit>
@@ -55,7 +58,8 @@ struct Cache::Core {
   }
 
   void Trim();  // gives back the spare blocks of all pools
-  // Frees bytes that idle prefixes hold, the least recently used first. Whether there were any.
+  // Frees bytes that idle prefixes hold, the least recently used first. Waits for those that are being written to a
+  // tier. Whether there were any.
   bool EvictPrefixes(size_t bytes);
 
   const CacheGeometry geometry;
@@ -70,6 +74,7 @@ struct Cache::Core {
   std::atomic<size_t> num_sequences{0};
   std::atomic<size_t> copied_bytes{0};
   std::atomic<size_t> peak_live_bytes{0};
+  std::unique_ptr<TierStore> tiers;  // null when there are none; last: what it writes are blocks of the prefixes
 };
 
 }  // namespace kvist

@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "codec/tile.h"
+
 namespace kvist {
 namespace {
 
@@ -52,6 +54,24 @@ Digest RootDigest(const CacheGeometry& geometry, const CacheOptions& options, st
   const uint64_t num_bytes = bytes.span().size();
   return DigestOf({std::as_bytes(std::span(kWhat)), std::as_bytes(std::span(&num_bytes, 1)), bytes.span(),
                    std::as_bytes(std::span(salt))});
+}
+
+std::vector<std::byte> ScrubbedBlock(const CacheGeometry& geometry, const BlockLayout& layout,
+                                     std::span<const std::byte> block, int num_slots) {
+  std::vector<std::byte> scrubbed(block.size());
+  const auto block_tokens = size_t(geometry.block_tokens), used = size_t(num_slots);
+  auto copy = [&](size_t offset, size_t bytes) { std::memcpy(scrubbed.data() + offset, block.data() + offset, bytes); };
+  for (const BlockLayout::Layer& place : layout.layers) {
+    const LayerGeometry& layer = geometry.layers[size_t(place.layer)];
+    const size_t key_bytes = CodecBytes(place.form.k, 1), value_bytes = CodecBytes(place.form.v, 1);
+    for (int head = 0; head < layer.num_kv_heads; ++head) {
+      for (size_t channel = 0; channel < size_t(layer.key_dim); ++channel) {
+        copy(place.k_offset_bytes(head) + channel * block_tokens * key_bytes, used * key_bytes);
+      }
+      copy(place.v_offset_bytes(head), used * size_t(layer.value_dim) * value_bytes);
+    }
+  }
+  return scrubbed;
 }
 
 }  // namespace kvist

@@ -13,8 +13,8 @@
 
 namespace kvist {
 
-Sequence::State::State(std::shared_ptr<Cache::Core> core_in, const std::string& salt)
-    : core(std::move(core_in)), growth(core->options.growth), expected_blocks(core->groups.size()) {
+Sequence::State::State(std::shared_ptr<Cache::Core> core_in, const std::string& salt_in)
+    : core(std::move(core_in)), growth(core->options.growth), salt(salt_in), expected_blocks(core->groups.size()) {
   if (core->prefixes) root = RootDigest(core->geometry, core->options, salt);
   for (const Cache::Core::Group& group : core->groups) {
     tables.emplace_back(group.pool.get(), group.sealed_pool.get(), core->options.sealing, core->geometry.block_tokens);
@@ -28,6 +28,7 @@ Sequence::State::State(const State& other)
       num_tokens(other.num_tokens),
       tables(other.tables),
       growth(other.growth),
+      salt(other.salt),
       root(other.root),
       chain(other.chain),
       num_shared_blocks(other.num_shared_blocks),
@@ -40,7 +41,7 @@ Sequence::State::State(const State& other)
 Sequence::State::~State() {
   core->lengths.AddLength(num_tokens);
   ForgetStep();
-  ShareTail();
+  End();
   Expect(0);
   tables.clear();
   core->housekeeper->Wake();

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "cache/sequence_state.h"
+#include "cache/tier_store.h"
+#include "policy/sealing.h"
 
 namespace kvist {
 
@@ -15,6 +17,9 @@ struct Sequence::State::Run {
   std::vector<PrefixIndex::Entry> blocks;  // full ones, in order
   std::optional<PrefixIndex::Entry> part;  // of which the first tokens follow
   int64_t num_part_tokens = 0;
+  int64_t end_position(int64_t block_tokens) const {
+    return (first_block + int64_t(blocks.size())) * block_tokens + num_part_tokens;
+  }
 };
 
 PrefixIndex::Entry Sequence::State::EntryOf(int64_t block_index) const {
@@ -58,24 +63,28 @@ void Sequence::State::ShareBlocks(const std::vector<std::vector<size_t>>& newly_
   }
 }
 
-void Sequence::State::ShareTail() {
-  if (!core->prefixes || num_tokens == 0) return;
+std::vector<Digest> Sequence::State::ShareAll() {
   std::vector<Digest> digests = chain;
   const int64_t begin = num_shared_blocks * core->geometry.block_tokens;
-  if (num_tokens > begin && num_tokens <= end_of_prefix) {
-    const auto of_tail = std::span(tokens).subspan(size_t(begin), size_t(num_tokens - begin));
-    const PrefixIndex::Entry entry{.digest = ChildDigest(DigestBefore(num_shared_blocks), of_tail),
-                                   .parent = DigestBefore(num_shared_blocks),
-                                   .position = begin,
-                                   .tokens = {of_tail.begin(), of_tail.end()},
-                                   .blocks = {}};
-    for (size_t group = 0; group < tables.size(); ++group) {
-      const auto ref_index = tables[group].FindRef(begin, int32_t(of_tail.size()));
-      if (ref_index && !tables[group].refs()[*ref_index].is_sealed) ShareBlock(entry, group, *ref_index);
-    }
-    digests.push_back(entry.digest);
+  if (num_tokens <= begin || num_tokens > end_of_prefix) return digests;
+  const auto of_tail = std::span(tokens).subspan(size_t(begin), size_t(num_tokens - begin));
+  const PrefixIndex::Entry entry{.digest = ChildDigest(DigestBefore(num_shared_blocks), of_tail),
+                                 .parent = DigestBefore(num_shared_blocks),
+                                 .position = begin,
+                                 .tokens = {of_tail.begin(), of_tail.end()},
+                                 .blocks = {}};
+  for (size_t group = 0; group < tables.size(); ++group) {
+    const auto ref_index = tables[group].FindRef(begin, int32_t(of_tail.size()));
+    if (ref_index && !tables[group].refs()[*ref_index].is_sealed) ShareBlock(entry, group, *ref_index);
   }
-  core->prefixes->Touch(digests);
+  digests.push_back(entry.digest);
+  return digests;
+}
+
+void Sequence::State::End() {
+  if (!core->prefixes || num_tokens == 0) return;
+  core->prefixes->Touch(ShareAll());
+  if (core->tiers) core->tiers->WriteBehind(core->prefixes->FindAll(chain));
 }
 
 void Sequence::State::TruncatePrefix(int64_t num_kept_tokens) {
@@ -86,7 +95,7 @@ void Sequence::State::TruncatePrefix(int64_t num_kept_tokens) {
 
 Sequence::State::Run Sequence::State::FindRun(std::span<const Token> prompt) {
   const int64_t block_tokens = core->geometry.block_tokens, num_prompt = std::ssize(prompt);
-  Run run;
+  Run run{};
   run.first_block = num_shared_blocks;
   Digest before = DigestBefore(num_shared_blocks);
   int64_t begin = run.first_block * block_tokens;
@@ -148,47 +157,104 @@ void Sequence::State::AttachRun(const Run& run, size_t num_blocks, int64_t end_p
   }
 }
 
-ReuseReport Sequence::State::Reuse(std::span<const Token> prompt) {
-  ForgetStep();
-  ReuseReport report;
-  report.own_tokens = num_tokens;
-  report.miss_position = num_tokens;
-  if (!core->prefixes || num_tokens > end_of_prefix) return report;
-  KVIST_CHECK(std::ssize(prompt) >= num_tokens && std::ranges::equal(tokens, prompt.first(tokens.size())));
+// Loads what the tiers have of the prompt and memory has not, into the index.
+std::vector<ReuseReport::FromTier> Sequence::State::FetchFromTiers(const Run& run, std::span<const Token> prompt,
+                                                                   bool with_tail, MissReason& reason) {
   const int64_t block_tokens = core->geometry.block_tokens;
-  const Run run = FindRun(prompt);
+  std::vector<TierStore::Wanted> wanted;
+  Digest before = DigestBefore(run.first_block);
+  for (int64_t i = run.first_block; i * block_tokens < std::ssize(prompt); ++i) {
+    const int64_t num_in_block = std::min(block_tokens, std::ssize(prompt) - i * block_tokens);
+    if (num_in_block < block_tokens && !with_tail) break;
+    const auto of_block = prompt.subspan(size_t(i * block_tokens), size_t(num_in_block));
+    TierStore::Wanted one{ChildDigest(before, of_block), before, i * block_tokens, of_block, {}};
+    const auto in_run = size_t(i - run.first_block);
+    for (size_t group = 0; group < tables.size(); ++group) {
+      const bool is_there = in_run < run.blocks.size()
+                                ? run.blocks[in_run].blocks[group].has_value()
+                                : num_in_block < block_tokens && run.part && run.part->blocks[group] &&
+                                      run.num_part_tokens == num_in_block;
+      const bool wants_sealed =
+          num_in_block == block_tokens && core->groups[group].sealed_pool != nullptr &&
+          SealedFrom(core->options.sealing, one.position, one.position + block_tokens) <= std::ssize(prompt);
+      one.sealed.push_back(is_there ? std::nullopt : std::optional(wants_sealed));
+    }
+    before = one.digest;
+    wanted.push_back(std::move(one));
+  }
+  if (std::ranges::all_of(wanted, [](const auto& one) {
+        return std::ranges::none_of(one.sealed, [](const auto& sealed) { return sealed.has_value(); });
+      })) {
+    return {};
+  }
+  const TierStore::Fetched fetched = core->tiers->Fetch(wanted);
+  reason = fetched.reason;
+  return fetched.tiers;
+}
+
+void Sequence::State::ReleaseRun(const Run& run) const {
+  for (const PrefixIndex::Entry& entry : run.blocks) core->prefixes->Release(entry);
+  if (run.part) core->prefixes->Release(*run.part);
+}
+
+// How many tokens there were before: what comes after the run's last block.
+int64_t Sequence::State::TakeRun(const Run& run, std::span<const Token> prompt) {
+  const int64_t block_tokens = core->geometry.block_tokens;
   size_t num_blocks = run.blocks.size();
-  int64_t end_position = (run.first_block + int64_t(num_blocks)) * block_tokens + run.num_part_tokens;
-  const int64_t end_found = end_position;
+  int64_t end_position = run.end_position(block_tokens);
   while (end_position > num_tokens && !IsUsable(run, num_blocks, end_position)) {
     if (end_position % block_tokens == 0) --num_blocks;
     end_position = (run.first_block + int64_t(num_blocks)) * block_tokens;
   }
-  if (end_position > num_tokens) {
-    AttachRun(run, num_blocks, end_position);
-    tokens.assign(prompt.begin(), prompt.begin() + end_position);
-    report.shared_tokens = end_position - std::exchange(num_tokens, end_position);
-    chain.insert(chain.end(), run.digests.begin(), run.digests.begin() + int64_t(num_blocks));
-    num_shared_blocks += int64_t(num_blocks);
-    core->NotePeak();
-  }
-  for (const PrefixIndex::Entry& entry : run.blocks) core->prefixes->Release(entry);
-  if (run.part) core->prefixes->Release(*run.part);
+  if (end_position <= num_tokens) return 0;
+  AttachRun(run, num_blocks, end_position);
+  tokens.assign(prompt.begin(), prompt.begin() + end_position);
+  chain.insert(chain.end(), run.digests.begin(), run.digests.begin() + int64_t(num_blocks));
+  num_shared_blocks += int64_t(num_blocks);
+  core->NotePeak();
+  return end_position - std::exchange(num_tokens, end_position);
+}
+
+void Sequence::State::ExplainMiss(std::span<const Token> prompt, ReuseReport& report) const {
+  const int64_t num_whole = num_shared_blocks * core->geometry.block_tokens;
+  const auto rest = prompt.subspan(size_t(num_whole));
+  const auto nearest = core->prefixes->Explain(DigestBefore(num_shared_blocks), rest);
   report.miss_position = num_tokens;
-  if (num_tokens == std::ssize(prompt)) return report;
-  if (end_found > num_tokens) {
-    report.reason = MissReason::kWindow;
-    return report;
-  }
-  const int64_t num_whole = num_shared_blocks * block_tokens;
-  const auto nearest = core->prefixes->Explain(DigestBefore(num_shared_blocks), prompt.subspan(size_t(num_whole)));
+  if (!nearest) return;
+  if (nearest->was_evicted && report.reason == MissReason::kNothingStored) report.reason = MissReason::kEvicted;
+  if (!nearest->other_token) return;
+  report.reason = MissReason::kOtherToken;
+  report.miss_position = num_whole + nearest->num_common;
+  report.stored_token = nearest->other_token;
+}
+
+ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, bool with_tail) {
+  ForgetStep();
+  ReuseReport report;
+  report.own_tokens = report.miss_position = num_tokens;
+  if (!core->prefixes || num_tokens > end_of_prefix) return report;
+  KVIST_CHECK(std::ssize(prompt) >= num_tokens && std::ranges::equal(tokens, prompt.first(tokens.size())));
   report.reason = MissReason::kNothingStored;
-  if (!nearest) return report;
-  if (nearest->was_evicted) report.reason = MissReason::kEvicted;
-  if (nearest->other_token) {
-    report.reason = MissReason::kOtherToken;
-    report.miss_position = num_whole + nearest->num_common;
-    report.stored_token = nearest->other_token;
+  Run run = FindRun(prompt);
+  if (core->tiers) {
+    report.loaded = FetchFromTiers(run, prompt, with_tail, report.reason);
+    if (!report.loaded.empty()) ReleaseRun(std::exchange(run, FindRun(prompt)));
+  }
+  const int64_t end_found = run.end_position(core->geometry.block_tokens);
+  report.shared_tokens = TakeRun(run, prompt);
+  ReleaseRun(run);
+  for (ReuseReport::FromTier& from : report.loaded) {
+    from.tokens = std::min(from.tokens, report.shared_tokens);
+    report.shared_tokens -= from.tokens;
+  }
+  if (num_tokens == std::ssize(prompt)) {
+    report.reason = MissReason::kNone;
+    report.miss_position = num_tokens;
+  } else if (end_found > num_tokens) {
+    report.reason = MissReason::kWindow;
+    report.miss_position = num_tokens;
+  } else {
+    ExplainMiss(prompt, report);
   }
   return report;
 }

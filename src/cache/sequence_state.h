@@ -41,10 +41,13 @@ struct Sequence::State {
   Status MakeStaticCapacityReady(int64_t num_capacity_tokens);
 
   // --- sequence_prefix.cc ---
-  ReuseReport Reuse(std::span<const Token> prompt);
+  // with_tail: the tokens of the prompt's last, partly filled block may be stored as such in a tier.
+  ReuseReport Reuse(std::span<const Token> prompt, bool with_tail = false);
   // Shares the blocks that have become full, and those that have become sealed: [group] indexes of refs.
   void ShareBlocks(const std::vector<std::vector<size_t>>& newly_sealed);
-  void ShareTail();  // of a sequence that ends
+  // Shares the last, partly filled block, too. The digests of all that is shared.
+  std::vector<Digest> ShareAll();
+  void End();
   void TruncatePrefix(int64_t num_kept_tokens);
   const Digest& DigestBefore(int64_t block_index) const {
     return block_index == 0 ? root : chain[size_t(block_index) - 1];
@@ -54,6 +57,11 @@ struct Sequence::State {
   struct Run;
   Run FindRun(std::span<const Token> prompt);
   bool IsUsable(const Run& run, size_t num_blocks, int64_t end_position) const;
+  std::vector<ReuseReport::FromTier> FetchFromTiers(const Run& run, std::span<const Token> prompt, bool with_tail,
+                                                    MissReason& reason);
+  void ReleaseRun(const Run& run) const;
+  int64_t TakeRun(const Run& run, std::span<const Token> prompt);
+  void ExplainMiss(std::span<const Token> prompt, ReuseReport& report) const;
   void AttachRun(const Run& run, size_t num_blocks, int64_t end_position);
 
   std::shared_ptr<Cache::Core> core;
@@ -71,6 +79,7 @@ struct Sequence::State {
     int64_t sealed = 0;
   };
   // Where prefixes are shared:
+  std::string salt;
   Digest root;                                  // before the first token
   std::vector<Digest> chain;                    // [block] of full ones that depend on nothing but tokens before them
   int64_t num_shared_blocks = 0;                // of these, that the index was offered

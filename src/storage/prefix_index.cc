@@ -116,6 +116,12 @@ StoredBlock PrefixIndex::Share(const Entry& entry, size_t group, StoredBlock blo
   return block;
 }
 
+void PrefixIndex::Offer(const Entry& entry, size_t group, StoredBlock block) {
+  const StoredBlock shared = Share(entry, group, block);
+  if (shared != block) ReleaseBlock(group, shared);
+  ReleaseBlock(group, block);
+}
+
 void PrefixIndex::Touch(std::span<const Digest> digests) {
   const Lock lock(mutex_);
   for (size_t i = digests.size(); i-- > 0;) {

@@ -64,11 +64,15 @@ class PrefixIndex {
   // `entry` says what it is; its blocks don't matter.
   StoredBlock Share(const Entry& entry, size_t group, StoredBlock block);
 
+  // The same from a caller who is done with the block.
+  void Offer(const Entry& entry, size_t group, StoredBlock block);
+
   // Makes the digests the most recently used, the last of them first: a parent outlives its children.
   void Touch(std::span<const Digest> digests);
   // The entries of the digests that are there, with references for the caller.
   std::vector<Entry> FindAll(std::span<const Digest> digests);
   void Release(const Entry& entry) const;  // the references that a Find gave
+  void ReleaseBlock(size_t group, const StoredBlock& block) const { pools_[group].of(block).Release(block.block); }
   void AddReference(size_t group, const StoredBlock& block) const { pools_[group].of(block).AddReference(block.block); }
 
   // Lets go of idle blocks until so many bytes are free or none is left; returns the bytes. Before that, `keep` is

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+// Sessions: sequences that are saved under a name, in the first disk tier.
+#include <utility>
+
+#include "cache/sequence_state.h"
+#include "cache/session_manifest.h"
+#include "cache/tier_store.h"
+#include "kvist/cache.h"
+
+namespace kvist {
+namespace {
+
+Result<DiskTier*> DiskOf(TierStore* tiers) {
+  if (tiers != nullptr && tiers->disk() != nullptr) return tiers->disk();
+  return Fail(ErrorCode::kFailedPrecondition,
+              "sessions are kept in a disk tier and this cache has none; give it one as in disk:PATH,size=8G");
+}
+
+}  // namespace
+
+Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<const std::byte> notes) {
+  KVIST_TRY(DiskTier* const disk, DiskOf(core_->tiers.get()));
+  Sequence::State& state = *sequence.state_;
+  const std::vector<PrefixIndex::Entry> entries = core_->prefixes->FindAll(state.ShareAll());
+  SessionManifest manifest{.root = state.root,
+                           .model = core_->options.model.name,
+                           .form = FormName(core_->options.form),
+                           .salt = state.salt,
+                           .tokens = {sequence.tokens().begin(), sequence.tokens().end()},
+                           .keys = {},
+                           .notes = {notes.begin(), notes.end()}};
+  for (const PrefixIndex::Entry& entry : entries) {
+    for (size_t group = 0; group < entry.blocks.size(); ++group) {
+      if (entry.blocks[group]) {
+        manifest.keys.push_back(TierStore::KeyOf(entry.digest, group, entry.blocks[group]->is_sealed));
+      }
+    }
+  }
+  const Status written = core_->tiers->WriteNow(entries);
+  for (const PrefixIndex::Entry& entry : entries) core_->prefixes->Release(entry);
+  KVIST_TRY_VOID(written);
+  return disk->SaveSession(name, EncodeManifest(manifest), manifest.keys);
+}
+
+Result<ResumedSession> Cache::Resume(const std::string& name) {
+  KVIST_TRY(DiskTier* const disk, DiskOf(core_->tiers.get()));
+  KVIST_TRY(const std::vector<std::byte> bytes, disk->ReadSession(name));
+  KVIST_TRY(SessionManifest manifest, DecodeManifest(bytes));
+  ResumedSession session{Begin(manifest.salt), std::move(manifest.tokens), std::move(manifest.notes), {}};
+  if (session.sequence.state_->root != manifest.root) {
+    session.reuse.reason = MissReason::kOtherModel;
+    return session;
+  }
+  session.reuse = session.sequence.state_->Reuse(session.tokens, true);
+  return session;
+}
+
+Status Cache::RemoveSession(const std::string& name) {
+  KVIST_TRY(DiskTier* const disk, DiskOf(core_->tiers.get()));
+  return disk->RemoveSession(name);
+}
+
+Result<std::vector<SessionInfo>> Cache::ListSessions() {
+  KVIST_TRY(DiskTier* const disk, DiskOf(core_->tiers.get()));
+  std::vector<SessionInfo> sessions;
+  for (const StoredSession& stored : disk->ListSessions()) {
+    sessions.push_back({stored.name, stored.bytes, stored.saved_at_s});
+  }
+  return sessions;
+}
+
+}  // namespace kvist

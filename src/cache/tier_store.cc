@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "cache/tier_store.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "cache/prefixes.h"
+#include "tier/open_tier.h"
+
+namespace kvist {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kNumThreads = 2;
+// More threads than that are no use for less.
+constexpr size_t kLeastBytesAThread = size_t{1} << 20;
+// Whoever needs the memory of what is being written waits no longer than this; then it is not written.
+constexpr std::chrono::seconds kLongestWait{2};
+constexpr size_t kMostRecordsAWrite = 256;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Entries with their references, until they are written or it is given up.
+struct Held {
+  Held(PrefixIndex& index_in, std::vector<PrefixIndex::Entry> entries_in)
+      : index(index_in), entries(std::move(entries_in)) {}
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  ~Held() {
+    for (const PrefixIndex::Entry& entry : entries) index.Release(entry);
+  }
+  PrefixIndex& index;
+  const std::vector<PrefixIndex::Entry> entries;
+};
+
+std::vector<uint64_t> PartBytes(const BlockLayout& layout) {
+  std::vector<uint64_t> bytes;
+  for (size_t i = 0; i < layout.layers.size(); ++i) {
+    const size_t end = i + 1 < layout.layers.size() ? layout.layers[i + 1].offset_bytes : layout.block_bytes;
+    bytes.push_back(end - (i == 0 ? 0 : layout.layers[i].offset_bytes));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+// A record of a wanted block and the block it is loaded into.
+struct TierStore::Place {
+  size_t wanted_index = 0;
+  size_t group = 0;
+  size_t tier_index = 0;
+  StoredBlock block;
+  bool is_loaded = false;
+  bool is_damaged = false;
+};
+
+Result<std::unique_ptr<TierStore>> TierStore::Open(Cache::Core* core) {
+  std::unique_ptr<TierStore> store(new TierStore(core));
+  for (const std::string& spec : core->options.tiers) {
+    KVIST_TRY(auto tier, OpenTier(spec));
+    if (store->disk_ == nullptr) store->disk_ = dynamic_cast<DiskTier*>(tier.get());
+    store->tiers_.push_back(std::make_unique<OneTier>());
+    store->tiers_.back()->tier = std::move(tier);
+  }
+  store->queue_.emplace(kNumThreads, core->budget.limit_bytes());
+  return store;
+}
+
+TierStore::~TierStore() = default;
+
+RecordKey TierStore::KeyOf(const Digest& digest, size_t group, bool is_sealed) {
+  RecordKey key;
+  std::memcpy(&key.low, digest.bytes.data(), sizeof(key.low));
+  std::memcpy(&key.high, digest.bytes.data() + sizeof(key.low), sizeof(key.high));
+  key.low += 2 * group + (is_sealed ? 1 : 0);
+  return key;
+}
+
+const BlockLayout& TierStore::layout(size_t group, bool is_sealed) const {
+  const Cache::Core::Group& of_group = core_->groups[group];
+  return is_sealed ? of_group.sealed_layout : of_group.layout;
+}
+
+// One record for each group of each block, in the form that is wanted if there is one, of the first tier that has it.
+std::vector<TierStore::Place> TierStore::FindPlaces(std::span<const Wanted> wanted) {
+  std::vector<Place> open;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    for (size_t group = 0; group < core_->groups.size(); ++group) {
+      if (wanted[i].sealed[group])
+        open.push_back({.wanted_index = i, .group = group, .block = {{}, *wanted[i].sealed[group]}});
+    }
+  }
+  std::vector<Place> found;
+  for (size_t tier = 0; tier < tiers_.size(); ++tier) {
+    for (const bool other_form : {false, true}) {
+      std::vector<RecordKey> keys;
+      for (const Place& place : open) {
+        keys.push_back(KeyOf(wanted[place.wanted_index].digest, place.group, place.block.is_sealed != other_form));
+      }
+      const std::vector<bool> is_there = tiers_[tier]->tier->Contains(keys);
+      std::vector<Place> left;
+      for (size_t i = 0; i < open.size(); ++i) {
+        Place place = open[i];
+        place.tier_index = tier;
+        place.block.is_sealed = place.block.is_sealed != other_form;
+        const bool has_pool = !place.block.is_sealed || core_->groups[place.group].sealed_pool != nullptr;
+        (is_there[i] && has_pool ? found : left).push_back(is_there[i] && has_pool ? place : open[i]);
+      }
+      open = std::move(left);
+    }
+  }
+  std::ranges::sort(found, {}, [](const Place& place) { return std::pair(place.wanted_index, place.group); });
+  return found;
+}
+
+// How many of the blocks can be used, given these records: of groups with a sliding window, only the last blocks are
+// needed.
+size_t TierStore::NumLeading(std::span<const Wanted> wanted, std::span<const Place> places) const {
+  std::vector<std::vector<bool>> has(wanted.size());  // [wanted][group]
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    for (const auto& sealed : wanted[i].sealed) has[i].push_back(!sealed);
+  }
+  for (const Place& place : places) has[place.wanted_index][place.group] = true;
+  auto group_has = [&](size_t group, size_t num_blocks) {
+    const int64_t window = core_->groups[group].layout.window;
+    const Wanted& last = wanted[num_blocks - 1];
+    const int64_t end = last.position + std::ssize(last.tokens);
+    const int64_t first_needed = window == 0 ? 0 : end - window + 1;
+    for (size_t i = num_blocks; i-- > 0 && wanted[i].position + std::ssize(wanted[i].tokens) > first_needed;) {
+      if (!has[i][group]) return false;
+    }
+    return true;
+  };
+  size_t num_blocks = wanted.size();
+  for (size_t group = 0; group < core_->groups.size(); ++group) {
+    if (core_->groups[group].layout.window > 0) continue;
+    size_t leading = 0;
+    while (leading < num_blocks && has[leading][group]) ++leading;
+    num_blocks = leading;
+  }
+  auto all_have = [&] {
+    for (size_t group = 0; group < core_->groups.size(); ++group) {
+      if (core_->groups[group].layout.window > 0 && !group_has(group, num_blocks)) return false;
+    }
+    return true;
+  };
+  while (num_blocks > 0 && !all_have()) --num_blocks;
+  return num_blocks;
+}
+
+// Blocks for the places, from the first on; those after one that there is no room for are taken off.
+bool TierStore::AllocateBlocks(std::vector<Place>& places) {
+  size_t bytes = 0;
+  for (const Place& place : places) bytes += layout(place.group, place.block.is_sealed).block_bytes;
+  for (size_t i = 0; i < places.size(); ++i) {
+    StoredBlock& block = places[i].block;
+    const Cache::Core::Group& group = core_->groups[places[i].group];
+    BlockPool& pool = block.is_sealed ? *group.sealed_pool : *group.pool;
+    Result<BlockId> allocated = pool.Allocate();
+    if (!allocated) {
+      core_->Trim();
+      allocated = pool.Allocate();
+    }
+    while (!allocated && core_->EvictPrefixes(bytes)) allocated = pool.Allocate();
+    if (!allocated) {
+      places.resize(i);
+      return false;
+    }
+    block.block = *allocated;
+    bytes -= pool.block_bytes();
+  }
+  return true;
+}
+
+void TierStore::Verify(const Wanted& wanted, Place& place, const std::vector<std::byte>& header) {
+  place.is_damaged = true;
+  const Result<RecordHeader> decoded = DecodeHeader(header);
+  const BlockLayout& of_block = layout(place.group, place.block.is_sealed);
+  if (!decoded || decoded->digest != wanted.digest || !std::ranges::equal(decoded->tokens, wanted.tokens)) return;
+  if (decoded->group != place.group || decoded->is_sealed != place.block.is_sealed) return;
+  if (decoded->part_bytes != PartBytes(of_block)) return;
+  const Cache::Core::Group& group = core_->groups[place.group];
+  const BlockPool& pool = place.block.is_sealed ? *group.sealed_pool : *group.pool;
+  if (!VerifyParts(*decoded, {pool.data(place.block.block), of_block.block_bytes})) return;
+  place.is_damaged = false;
+  place.is_loaded = true;
+}
+
+TierStore::Fetched TierStore::Fetch(std::span<const Wanted> wanted) {
+  Fetched fetched;
+  std::vector<Place> places = FindPlaces(wanted);
+  size_t num_blocks = NumLeading(wanted, places);
+  if (num_blocks == 0) return fetched;
+  std::erase_if(places, [&](const Place& place) { return place.wanted_index >= num_blocks; });
+  std::map<size_t, uint64_t> tier_to_bytes;
+  for (const Place& place : places) {
+    tier_to_bytes[place.tier_index] += layout(place.group, place.block.is_sealed).block_bytes;
+  }
+  std::optional<double> load_seconds = 0.0;
+  for (const auto& [tier, bytes] : tier_to_bytes) {
+    const auto seconds = tiers_[tier]->load_cost.SecondsFor(double(bytes));
+    load_seconds = seconds && load_seconds ? std::optional(*load_seconds + *seconds) : std::nullopt;
+  }
+  const int64_t begin = wanted.front().position;
+  const int64_t end = wanted[num_blocks - 1].position + std::ssize(wanted[num_blocks - 1].tokens);
+  if (!IsWorthLoading(load_seconds, compute_cost, begin, end)) {
+    fetched.reason = MissReason::kSlower;
+    return fetched;
+  }
+  if (!AllocateBlocks(places)) {
+    fetched.reason = MissReason::kNoRoom;
+    // The block whose records were not all given room, and those after it.
+    const size_t end_index = places.empty() ? 0 : places.back().wanted_index;
+    num_blocks = std::min(num_blocks, end_index);
+  }
+  std::ranges::stable_sort(places, {}, &Place::tier_index);
+  for (size_t i = 0; i < places.size();) {
+    const size_t tier = places[i].tier_index;
+    size_t end_place = i;
+    while (end_place < places.size() && places[end_place].tier_index == tier) ++end_place;
+    const auto of_tier = std::span(places).subspan(i, end_place - i);
+    const auto start = Clock::now();
+    ReadPlaces(wanted, of_tier);
+    ReuseReport::FromTier from{
+        .tier = tiers_[tier]->tier->name(), .tokens = 0, .bytes = 0, .seconds = SecondsSince(start)};
+    for (const Place& place : of_tier) from.bytes += layout(place.group, place.block.is_sealed).block_bytes;
+    tiers_[tier]->load_cost.Add(double(from.bytes), from.seconds);
+    fetched.tiers.push_back(std::move(from));
+    i = end_place;
+  }
+  for (const Place& place : places) {
+    if (place.is_loaded) {
+      const Wanted& of = wanted[place.wanted_index];
+      const PrefixIndex::Entry entry{of.digest, of.parent, of.position, {of.tokens.begin(), of.tokens.end()}, {}};
+      core_->prefixes->Offer(entry, place.group, place.block);
+      if (place.wanted_index < num_blocks && place.group == 0) {
+        const std::string name = tiers_[place.tier_index]->tier->name();
+        for (auto& from : fetched.tiers) {
+          if (from.tier == name) from.tokens += std::ssize(of.tokens);
+        }
+      }
+      continue;
+    }
+    core_->prefixes->ReleaseBlock(place.group, place.block);
+    if (place.wanted_index < num_blocks) {
+      num_blocks = place.wanted_index;
+      fetched.reason = place.is_damaged ? MissReason::kDamaged : MissReason::kNothingStored;
+    }
+  }
+  fetched.num_blocks = num_blocks;
+  core_->housekeeper->Wake();
+  return fetched;
+}
+
+void TierStore::ReadPlaces(std::span<const Wanted> wanted, std::span<Place> places) {
+  Tier& tier = *tiers_[places.front().tier_index]->tier;
+  auto read = [&, this](std::span<Place> part) {
+    std::vector<TierRead> reads;
+    for (const Place& place : part) {
+      const Cache::Core::Group& group = core_->groups[place.group];
+      const BlockPool& pool = place.block.is_sealed ? *group.sealed_pool : *group.pool;
+      TierRead one;
+      one.key = KeyOf(wanted[place.wanted_index].digest, place.group, place.block.is_sealed);
+      one.payload = {pool.data(place.block.block), pool.block_bytes()};
+      reads.push_back(std::move(one));
+    }
+    tier.Read(reads);
+    std::vector<RecordKey> damaged;
+    for (size_t i = 0; i < part.size(); ++i) {
+      if (reads[i].is_hit) Verify(wanted[part[i].wanted_index], part[i], reads[i].header);
+      if (part[i].is_damaged) damaged.push_back(reads[i].key);
+    }
+    if (damaged.empty()) return;
+    num_damaged_.fetch_add(damaged.size(), std::memory_order_relaxed);
+    tier.Erase(damaged);
+  };
+  size_t bytes = 0;
+  for (const Place& place : places) bytes += layout(place.group, place.block.is_sealed).block_bytes;
+  const size_t num_parts =
+      std::clamp<size_t>(bytes / kLeastBytesAThread, 1, std::min<size_t>(kNumThreads, places.size()));
+  const size_t per_part = (places.size() + num_parts - 1) / num_parts;
+  std::vector<std::shared_ptr<Transfer>> others;
+  for (size_t begin = per_part; begin < places.size(); begin += per_part) {
+    const auto part = places.subspan(begin, std::min(per_part, places.size() - begin));
+    others.push_back(queue_->Submit(TransferPriority::kFetch, 0, [=] { read(part); }));
+  }
+  read(places.first(std::min(per_part, places.size())));
+  for (const auto& other : others) other->Wait();
+}
+
+void TierStore::WriteBehind(std::vector<PrefixIndex::Entry> entries) {
+  size_t bytes = 0;
+  for (const PrefixIndex::Entry& entry : entries) {
+    for (size_t group = 0; group < entry.blocks.size(); ++group) {
+      if (entry.blocks[group]) bytes += layout(group, entry.blocks[group]->is_sealed).block_bytes;
+    }
+  }
+  auto held = std::make_shared<Held>(*core_->prefixes, std::move(entries));
+  queue_->Submit(TransferPriority::kWriteBehind, bytes, [this, held] {
+    for (const auto& one : tiers_) WriteTo(*one->tier, held->entries);
+  });
+}
+
+void TierStore::WaitUntilWritten() {
+  queue_->WaitUntilIdle();
+}
+
+size_t TierStore::WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& entries) {
+  struct Record {
+    const PrefixIndex::Entry* entry;
+    size_t group;
+    StoredBlock block;
+  };
+  std::vector<Record> records;
+  std::vector<RecordKey> keys;
+  for (const PrefixIndex::Entry& entry : entries) {
+    for (size_t group = 0; group < entry.blocks.size(); ++group) {
+      if (!entry.blocks[group]) continue;
+      records.push_back({&entry, group, *entry.blocks[group]});
+      keys.push_back(KeyOf(entry.digest, group, entry.blocks[group]->is_sealed));
+    }
+  }
+  const std::vector<bool> is_there = tier.Contains(keys);
+  size_t num_there = size_t(std::ranges::count(is_there, true));
+  std::vector<std::vector<std::byte>> headers, scrubbed;
+  std::vector<TierWrite> writes;
+  auto write = [&] {
+    num_there += tier.Write(writes);
+    writes.clear();
+    headers.clear();
+    scrubbed.clear();
+  };
+  headers.reserve(kMostRecordsAWrite);
+  scrubbed.reserve(kMostRecordsAWrite);
+  for (size_t i = 0; i < records.size(); ++i) {
+    if (is_there[i]) continue;
+    const auto& [entry, group, block] = records[i];
+    const BlockLayout& of_block = layout(group, block.is_sealed);
+    const Cache::Core::Group& of_group = core_->groups[group];
+    const BlockPool& pool = block.is_sealed ? *of_group.sealed_pool : *of_group.pool;
+    std::span<const std::byte> payload(pool.data(block.block), of_block.block_bytes);
+    if (std::cmp_less(entry->tokens.size(), core_->geometry.block_tokens)) {
+      scrubbed.push_back(ScrubbedBlock(core_->geometry, of_block, payload, int(entry->tokens.size())));
+      payload = scrubbed.back();
+    }
+    RecordHeader header{.digest = entry->digest,
+                        .model = core_->options.model.name,
+                        .form = FormName(core_->options.form),
+                        .group = uint32_t(group),
+                        .is_sealed = block.is_sealed,
+                        .position = uint64_t(entry->position),
+                        .tokens = entry->tokens,
+                        .part_bytes = PartBytes(of_block),
+                        .part_checksums = {}};
+    ChecksumParts(header, payload);
+    headers.push_back(EncodeHeader(header));
+    writes.push_back({keys[i], headers.back(), payload});
+    if (writes.size() == kMostRecordsAWrite) write();
+  }
+  if (!writes.empty()) write();
+  return num_there;
+}
+
+Status TierStore::WriteNow(const std::vector<PrefixIndex::Entry>& entries) {
+  size_t num_blocks = 0;
+  for (const PrefixIndex::Entry& entry : entries) {
+    num_blocks += size_t(std::ranges::count_if(entry.blocks, [](const auto& block) { return block.has_value(); }));
+  }
+  if (WriteTo(*disk_, entries) == num_blocks) return {};
+  return Fail(ErrorCode::kIo,
+              "the disk tier could not store all blocks: its folder is full, can't be written to, or its size is too "
+              "small for what the sessions keep");
+}
+
+std::vector<std::pair<std::string, TierStats>> TierStore::stats() const {
+  std::vector<std::pair<std::string, TierStats>> stats;
+  for (const auto& one : tiers_) stats.emplace_back(one->tier->name(), one->tier->stats());
+  return stats;
+}
+
+uint64_t TierStore::num_damaged() const {
+  return num_damaged_.load(std::memory_order_relaxed);
+}
+
+}  // namespace kvist

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cache/core.h"
+#include "policy/load_plan.h"
+#include "tier/disk_tier.h"
+#include "tier/tier.h"
+#include "tier/transfer_queue.h"
+
+namespace kvist {
+
+// Moves blocks between the prefix index and the tiers. What it reads it verifies: checksums, the digest, the tokens; a
+// record that fails is erased and counted as damaged. Thread-safe.
+class TierStore {
+ public:
+  // kInvalidArgument for a tier's specification; errors of opening it.
+  static Result<std::unique_ptr<TierStore>> Open(Cache::Core* core);
+  ~TierStore();  // finishes what is being written
+
+  // A block of tokens after others: what Fetch looks for.
+  struct Wanted {
+    Digest digest;
+    Digest parent;
+    int64_t position = 0;
+    std::span<const Token> tokens;
+    std::vector<std::optional<bool>> sealed;  // [group] the form wanted first; nothing: the group's is not needed
+  };
+  struct Fetched {
+    size_t num_blocks = 0;  // of `wanted`, from the first: they are in the index now
+    std::vector<ReuseReport::FromTier> tiers;
+    MissReason reason = MissReason::kNothingStored;  // that there are no more
+  };
+  // Loads what the tiers have of consecutive blocks, from the first, into the index. Evicts idle prefixes for room.
+  Fetched Fetch(std::span<const Wanted> wanted);
+
+  // Writes the blocks that no tier has yet, some time later; takes over the entries' references. When there is too much
+  // to write already, they stay in memory only.
+  void WriteBehind(std::vector<PrefixIndex::Entry> entries);
+  void WaitUntilWritten();
+  // The same now, to the first disk tier. How many records it has of them, all groups counted.
+  Status WriteNow(const std::vector<PrefixIndex::Entry>& entries);
+
+  DiskTier* disk() { return disk_; }  // the first; null when there is none
+  static RecordKey KeyOf(const Digest& digest, size_t group, bool is_sealed);
+
+  // How long computing takes: seconds a token at a position. Sequences note it.
+  CostLine compute_cost;
+
+  std::vector<std::pair<std::string, TierStats>> stats() const;  // by tier
+  uint64_t num_damaged() const;
+
+ private:
+  struct Place;  // of a record that is to be loaded
+  struct OneTier {
+    std::unique_ptr<Tier> tier;
+    CostLine load_cost;
+  };
+  explicit TierStore(Cache::Core* core) : core_(core) {}
+  const BlockLayout& layout(size_t group, bool is_sealed) const;
+  std::vector<Place> FindPlaces(std::span<const Wanted> wanted);
+  size_t NumLeading(std::span<const Wanted> wanted, std::span<const Place> places) const;
+  bool AllocateBlocks(std::vector<Place>& places);
+  void ReadPlaces(std::span<const Wanted> wanted, std::span<Place> places);
+  void Verify(const Wanted& wanted, Place& place, const std::vector<std::byte>& header);
+  size_t WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& entries);
+
+  Cache::Core* const core_;
+  std::vector<std::unique_ptr<OneTier>> tiers_;
+  DiskTier* disk_ = nullptr;
+  std::atomic<uint64_t> num_damaged_{0};
+  std::optional<TransferQueue> queue_;  // last: its transfers use the others
+};
+
+}  // namespace kvist

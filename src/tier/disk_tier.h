@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tier/tier.h"
+
+namespace kvist {
+
+struct DiskTierOptions {
+  uint64_t limit_bytes = uint64_t{8} << 30;     // of the folder; at least 1 MiB
+  uint64_t segment_bytes = uint64_t{64} << 20;  // a Write is divided into files of about so many bytes
+};
+
+// What is known of a stored session without reading its records.
+struct StoredSession {
+  std::string name;
+  uint64_t bytes = 0;      // of the records it keeps from being evicted, and its own
+  int64_t saved_at_s = 0;  // seconds since 1970, by the file system
+};
+
+// Records in files of one folder. Each Write makes new files (segments) that never change afterwards: written under a
+// temporary name, flushed, renamed; so a process that is killed at any instant leaves whole files and temporary ones,
+// and the latter are removed by whoever opens the folder next (when the process that wrote them is gone).
+// The least recently used segments are removed when the folder would exceed its limit, but none that a session needs.
+// Opening reads the segments' tables, nothing else. Files are 0600, the folder that it creates 0700.
+// Several processes may use one folder at once: each finds what the others wrote (it looks again when it misses, at
+// most a few times a second), and the limit holds for all of them together. A folder that can't be written to
+// (read-only, full) is read from and declines writes. Foreign files are left alone and don't count. A file of a newer
+// format version is left alone and missed; one that is damaged is removed, but kept when a session needs it.
+class DiskTier : public Tier {
+ public:
+  // kIo when the folder can't be made or read; kInvalidArgument for an option out of range.
+  static Result<std::unique_ptr<DiskTier>> Open(const std::string& path, const DiskTierOptions& options);
+  ~DiskTier() override;
+
+  std::string name() const override { return "disk"; }
+  std::vector<bool> Contains(std::span<const RecordKey> keys) override;
+  void Read(std::span<TierRead> reads) override;
+  size_t Write(std::span<const TierWrite> writes) override;  // fast: survives a killed process, not a power failure
+  void Erase(std::span<const RecordKey> keys) override;
+  TierStats stats() const override;
+
+  // --- sessions: named lists of records that are never evicted, with bytes of the caller's own ---
+
+  // Stores `manifest` (any bytes, at most 64 MiB) under the name, in place of an earlier one, and keeps the records of
+  // `keys` until the session is removed or saved without them. When it returns, all of it survives a power failure;
+  // when it fails, the earlier session of that name is as it was.
+  // Names are 1 to 100 of letters, digits, - _ . and don't begin with a dot: kInvalidArgument.
+  // kNotFound when a record of `keys` is not there (any more); kIo with the reason when it can't be written.
+  // kOutOfMemory when all sessions together would exceed the limit: it says which is the largest.
+  Status SaveSession(const std::string& name, std::span<const std::byte> manifest, std::span<const RecordKey> keys);
+  // The manifest. kNotFound; kCorrupt when its checksum is another; kUnsupported for a newer format version.
+  Result<std::vector<std::byte>> ReadSession(const std::string& name);
+  Status RemoveSession(const std::string& name);  // kNotFound; kIo. Its records may be evicted from now on
+  std::vector<StoredSession> ListSessions();
+
+  // --- looking at what is there ---
+
+  struct Stored {
+    RecordKey key;
+    RecordHeader header;
+    uint64_t bytes = 0;        // of the record in its file
+    int64_t written_at_s = 0;  // seconds since 1970
+    int64_t used_at_s = 0;     // last hit, or when it was written
+    uint64_t num_hits = 0;     // since this process opened the folder
+    bool is_of_session = false;
+  };
+  // Calls visit for every record, those written together one after another. Reads each header.
+  void ForEach(const std::function<void(const Stored&)>& visit);
+  // Reads everything and verifies every checksum; calls `fault` with the file and what is wrong with it. Changes
+  // nothing. Returns the number of records that are fine.
+  uint64_t Verify(const std::function<void(const std::string& file, const std::string& what)>& fault);
+
+ private:
+  struct State;
+  explicit DiskTier(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace kvist

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "tier/disk_tier_state.h"
+
+namespace kvist {
+namespace {
+
+// Orders a heap so that the least recently used segment is at its front.
+bool IsUsedLater(const std::shared_ptr<Segment>& a, const std::shared_ptr<Segment>& b) {
+  return a->used_at_ns > b->used_at_ns;
+}
+
+// Whether another process used it since we last looked; then it counts as used at that time.
+bool WasUsedByOthers(Segment& segment, const File& folder) {
+  const auto stat = StatOf(folder, SegmentFileName(segment.id));
+  if (!stat || ModifiedAt(*stat) == segment.modified_at_ns) return false;
+  segment.modified_at_ns = ModifiedAt(*stat);
+  const int64_t used_at_ns = std::min(segment.modified_at_ns, NowNanoseconds());
+  if (used_at_ns <= segment.used_at_ns) return false;
+  segment.used_at_ns = used_at_ns;
+  return true;
+}
+
+}  // namespace
+
+void DiskTier::State::CountFailure(const Error& error) {
+  if (error.code != ErrorCode::kIo) return;
+  const Lock lock(mutex);
+  ++stats.num_failures;
+}
+
+Status DiskTier::State::WriteSegment(std::span<const TierWrite> writes) {
+  SegmentTable table = LayOutSegment(writes);
+  KVIST_TRY(TempFile file, [&]() -> Result<TempFile> {
+    KVIST_TRY(FolderLock folder_lock, FolderLock::Take(folder));
+    return MakeTempFile(table.file_bytes, folder_lock);
+  }());
+  KVIST_TRY_VOID(WriteRecords(file.file(), table, writes));
+  KVIST_TRY(FolderLock folder_lock, FolderLock::Take(folder));
+  return Change(folder_lock, [&]() -> Status {
+    table.order = folder_lock.num_changes();
+    KVIST_TRY_VOID(WriteTable(file.file(), table));
+    const int64_t now_ns = NowNanoseconds();
+    SetModifiedAt(file.file(), now_ns);
+    KVIST_TRY_VOID(file.MoveTo(folder.segments, SegmentFileName(file.id()), folder_lock));
+    const auto segment = std::make_shared<Segment>(file.id(), table.file_bytes, std::move(table));
+    segment->used_at_ns = segment->modified_at_ns = now_ns;
+    const Lock lock(mutex);
+    index.Add(segment);
+    return {};
+  });
+}
+
+Result<TempFile> DiskTier::State::MakeTempFile(uint64_t bytes, FolderLock& folder_lock) {
+  if (!MakeRoom(DiskBytes(bytes), folder_lock)) {
+    return Fail(ErrorCode::kOutOfMemory,
+                "there is no room for " + std::to_string(bytes) + " bytes: the rest of the limit is kept for sessions");
+  }
+  return TempFile::Make(folder, bytes, folder_lock);
+}
+
+bool DiskTier::State::MakeRoom(uint64_t bytes, FolderLock& folder_lock) {
+  Refresh(true);
+  const uint64_t wanted_bytes = bytes + TidyTempFiles(folder, folder_lock);
+  std::vector<FileId> victims;
+  bool fits;
+  {
+    const Lock lock(mutex);
+    fits = ChooseVictims(wanted_bytes, victims, lock);
+  }
+  return RemoveSegments(victims, folder_lock) && fits;
+}
+
+std::set<FileId> DiskTier::State::Pinned(const Lock&) const {
+  std::set<FileId> pinned;
+  for (const auto& [name, session] : sessions) {
+    pinned.insert(session->table.segments.begin(), session->table.segments.end());
+  }
+  for (const auto& [id, segment] : index.segments()) {
+    if (segment->num_holds > 0) pinned.insert(id);
+  }
+  return pinned;
+}
+
+bool DiskTier::State::ChooseVictims(uint64_t wanted_bytes, std::vector<FileId>& victims, const Lock& lock) {
+  const std::set<FileId> pinned = Pinned(lock);
+  std::vector<std::shared_ptr<Segment>> evictable, useless;
+  uint64_t kept_bytes = wanted_bytes + SessionBytes(lock);
+  for (const auto& [id, segment] : index.segments()) {
+    if (pinned.contains(id)) {
+      kept_bytes += segment->bytes;
+    } else {
+      (segment->num_live == 0 ? useless : evictable).push_back(segment);
+    }
+  }
+  for (const auto& segment : useless) EvictFromIndex(segment, victims, lock);
+  if (kept_bytes > options.limit_bytes) return false;
+  std::ranges::make_heap(evictable, IsUsedLater);
+  while (wanted_bytes + SessionBytes(lock) + index.bytes() > options.limit_bytes) {
+    std::ranges::pop_heap(evictable, IsUsedLater);
+    if (WasUsedByOthers(*evictable.back(), folder.segments)) {
+      std::ranges::push_heap(evictable, IsUsedLater);
+      continue;
+    }
+    EvictFromIndex(evictable.back(), victims, lock);
+    evictable.pop_back();
+  }
+  return true;
+}
+
+void DiskTier::State::EvictFromIndex(const std::shared_ptr<Segment>& segment, std::vector<FileId>& victims,
+                                     const Lock&) {
+  stats.num_evicted += segment->num_live;
+  index.Remove(segment->id);
+  victims.push_back(segment->id);
+}
+
+Status DiskTier::State::RemoveSegments(std::span<const FileId> ids, FolderLock& folder_lock) {
+  if (ids.empty()) return {};
+  return Change(folder_lock, [&]() -> Status {
+    for (const FileId& id : ids) {
+      const std::string name = SegmentFileName(id);
+      if (unlinkat(folder.segments.descriptor(), name.c_str(), 0) != 0 && errno != ENOENT) {
+        return SystemFailure("can't remove " + name);
+      }
+    }
+    return {};
+  });
+}
+
+}  // namespace kvist

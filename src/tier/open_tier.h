@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "tier/tier.h"
+
+namespace kvist {
+
+// Opens the tier that a specification names (docs/tiers.md):
+//   disk:PATH[,size=BYTES]                  BYTES as in 512M, 8G (the default)
+//   redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE][,ttl=SECONDS][,prefix=TEXT][,timeout=MS]   rediss:// with TLS
+// kInvalidArgument says what is wrong with it and what it should look like; errors of DiskTier and RedisTier.
+Result<std::unique_ptr<Tier>> OpenTier(std::string_view spec);
+
+}  // namespace kvist

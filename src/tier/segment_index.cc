@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "tier/segment_index.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kvist {
+
+Segment::Segment(FileId file_id, uint64_t file_bytes, SegmentTable file_table)
+    : id(file_id), bytes(DiskBytes(file_bytes)), table(std::move(file_table)), num_hits(table.records.size()) {}
+
+bool SegmentIndex::IsNewer(const Place& a, const Place& b) {
+  return std::pair(a.segment->table.order, a.record) > std::pair(b.segment->table.order, b.record);
+}
+
+void SegmentIndex::Add(std::shared_ptr<Segment> segment) {
+  if (!segments_.emplace(segment->id, segment).second) return;
+  bytes_ += segment->bytes;
+  max_order_ = std::max(max_order_, segment->table.order);
+  segment->num_live = segment->table.records.size();
+  for (uint32_t i = 0; i < segment->table.records.size(); ++i) AddPlace(segment->table.records[i].key, {segment, i});
+}
+
+void SegmentIndex::AddPlace(const RecordKey& key, Place place) {
+  const auto [newest, is_first] = newest_.try_emplace(key, place);
+  if (is_first) return;
+  if (IsNewer(place, newest->second)) std::swap(place, newest->second);
+  older_.emplace(key, std::move(place));
+}
+
+void SegmentIndex::Forget(const std::shared_ptr<Segment>& segment) {
+  for (uint32_t i = 0; i < segment->table.records.size(); ++i) {
+    RemovePlace(segment->table.records[i].key, segment.get(), i);
+  }
+  segment->num_live = 0;
+}
+
+void SegmentIndex::RemovePlace(const RecordKey& key, const Segment* segment, uint32_t record) {
+  const auto is_it = [&](const auto& entry) {
+    return entry.second.segment.get() == segment && entry.second.record == record;
+  };
+  if (const auto newest = newest_.find(key); newest != newest_.end() && is_it(*newest)) return ReplaceNewest(newest);
+  const auto [begin, end] = older_.equal_range(key);
+  if (const auto older = std::find_if(begin, end, is_it); older != end) older_.erase(older);
+}
+
+void SegmentIndex::ReplaceNewest(std::unordered_map<RecordKey, Place, RecordKeyHash>::iterator newest) {
+  const auto [begin, end] = older_.equal_range(newest->first);
+  const auto next =
+      std::max_element(begin, end, [](const auto& a, const auto& b) { return IsNewer(b.second, a.second); });
+  if (next == end) {
+    newest_.erase(newest);
+    return;
+  }
+  newest->second = std::move(next->second);
+  older_.erase(next);
+}
+
+void SegmentIndex::Remove(const FileId& id) {
+  const auto found = segments_.find(id);
+  if (found == segments_.end()) return;
+  bytes_ -= found->second->bytes;
+  Forget(found->second);
+  segments_.erase(found);
+}
+
+void SegmentIndex::Erase(const RecordKey& key) {
+  const auto newest = newest_.find(key);
+  if (newest == newest_.end()) return;
+  --newest->second.segment->num_live;
+  newest_.erase(newest);
+  const auto [begin, end] = older_.equal_range(key);
+  for (auto older = begin; older != end; ++older) --older->second.segment->num_live;
+  older_.erase(begin, end);
+}
+
+std::optional<SegmentIndex::Place> SegmentIndex::Find(const RecordKey& key) const {
+  const auto newest = newest_.find(key);
+  return newest == newest_.end() ? std::nullopt : std::optional(newest->second);
+}
+
+std::shared_ptr<Segment> SegmentIndex::Find(const FileId& id) const {
+  const auto found = segments_.find(id);
+  return found == segments_.end() ? nullptr : found->second;
+}
+
+}  // namespace kvist
