@@ -12,6 +12,7 @@ void AddBenchCommand(CLI::App& program, Command* chosen) {
   AddBenchGrowth(bench, chosen);
   AddBenchPrefill(bench, chosen);
   AddBenchSpeedup(bench, chosen);
+  AddBenchTiers(bench, chosen);
 }
 
 }  // namespace kvist

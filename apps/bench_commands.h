@@ -12,5 +12,6 @@ void AddBenchDecode(CLI::App* bench, Command* chosen);
 void AddBenchGrowth(CLI::App* bench, Command* chosen);
 void AddBenchPrefill(CLI::App* bench, Command* chosen);
 void AddBenchSpeedup(CLI::App* bench, Command* chosen);
+void AddBenchTiers(CLI::App* bench, Command* chosen);
 
 }  // namespace kvist

@@ -2,16 +2,19 @@
 // Copyright 2026 The Kvist authors
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "commands.h"
 #include "conversation.h"
 #include "generate_options.h"
 #include "generation_output.h"
+#include "model_path.h"
 #include "report.h"
 #include "terminal.h"
 
@@ -59,6 +62,31 @@ class Chat {
         generator_(loaded.model.get(), loaded.tokenizer, loaded.cache.get()),
         out_(out) {
     for (std::string& stop : conversation_.stops()) arguments_.options.stops.push_back(std::move(stop));
+  }
+
+  // Goes on with the saved session of that name, or begins one, and saves it after each answer.
+  Status UseSession(const std::string& name) {
+    session_ = name;
+    auto resumed = loaded_.cache->Resume(name);
+    if (!resumed && resumed.error().code == ErrorCode::kNotFound) {
+      Note("session '" + name + "' begins");
+      return {};
+    }
+    if (!resumed) return std::unexpected(std::move(resumed.error()));
+    const auto* messages = reinterpret_cast<const char*>(resumed->notes.data());
+    KVIST_TRY_VOID(conversation_.Restore({messages, resumed->notes.size()}));
+    std::string text = "session '" + name + "' goes on: " + std::to_string(conversation_.num_messages()) +
+                       " messages, " + std::to_string(resumed->sequence.num_tokens()) + " of " +
+                       std::to_string(resumed->tokens.size()) + " tokens restored";
+    for (const ReuseReport::FromTier& from : resumed->reuse.loaded) {
+      text += " in " + std::to_string(int(from.seconds * 1e3 + 0.5)) + " ms";
+    }
+    if (resumed->reuse.reason != MissReason::kNone) {
+      text += std::string("; the others are computed again (") + MissReasonName(resumed->reuse.reason) + ")";
+    }
+    Note(text);
+    generator_.Continue(std::move(resumed->sequence));
+    return {};
   }
 
   int Run() {
@@ -113,6 +141,11 @@ class Chat {
     }
     total_ += generation->stats;
     conversation_.Add("assistant", generation->text);
+    if (!session_.empty()) {
+      const std::string messages = conversation_.Save();
+      KVIST_TRY_VOID(loaded_.cache->Save(session_, generator_.sequence(), std::as_bytes(std::span(messages))));
+    }
+    reuse_ = generation->reuse;
     if (arguments_.json) WriteJson(GenerationJson("chat", *generation, arguments_, loaded_), out_);
     if (generation->finish == FinishReason::kContext) {
       Note("the model's context is full; /new begins another conversation");
@@ -126,7 +159,10 @@ class Chat {
     return GenerateTo(out_, generator_, tokens, arguments_);
   }
 
-  void ShowStatistics() const { std::fputs(StatisticsText(total_, loaded_).c_str(), stderr); }
+  void ShowStatistics() const {
+    if (reuse_) std::fputs(ReuseText(*reuse_, *loaded_.tokenizer).c_str(), stderr);
+    std::fputs(StatisticsText(total_, loaded_).c_str(), stderr);
+  }
 
   GenerateArguments arguments_;
   const LoadedModel& loaded_;
@@ -135,26 +171,48 @@ class Chat {
   Output& out_;
   LineReader lines_;
   GenerationStats total_;
+  std::optional<ReuseReport> reuse_;  // of the last message
+  std::string session_;               // empty: nothing is saved
 };
 
-int RunChat(const GenerateArguments& arguments) {
+struct ChatArguments : GenerateArguments {
+  std::string session;
+};
+
+bool IsDiskTier(const std::string& spec) {
+  return spec.starts_with("disk:");
+}
+
+int RunChat(ChatArguments arguments) {
+  std::vector<std::string>& tiers = arguments.model.tiers;
+  const bool needs_disk = !arguments.session.empty() && std::ranges::none_of(tiers, IsDiskTier);
+  if (needs_disk) tiers.insert(tiers.begin(), "disk:" + DefaultStorePath());
   const auto loaded = LoadModel(arguments.model);
   if (!loaded) return Report(loaded.error());
   auto conversation = Conversation::Open(*loaded->file, arguments.use_template, arguments.system);
   if (!conversation) return Report(conversation.error());
   CatchInterrupts(false);
   Output out;
-  return Chat(arguments, *loaded, *std::move(conversation), out).Run();
+  Chat chat(arguments, *loaded, *std::move(conversation), out);
+  if (!arguments.session.empty()) {
+    if (const Status begun = chat.UseSession(arguments.session); !begun) return Report(begun.error());
+  }
+  return chat.Run();
 }
 
 }  // namespace
 
 void AddChatCommand(CLI::App& program, Command* chosen) {
-  auto arguments = std::make_shared<GenerateArguments>();
+  auto arguments = std::make_shared<ChatArguments>();
   arguments->use_template = true;
   arguments->options.max_tokens = 1024;
   CLI::App* command = program.add_subcommand("chat", "Talk with a model; a message a line, from a terminal or a pipe");
   AddGenerateOptions(command, arguments.get());
+  command
+      ->add_option("--session", arguments->session,
+                   "Go on with the conversation of that name, saved after each answer; in the first disk tier, or "
+                   "without one in ~/.local/share/kvist/store")
+      ->type_name("NAME");
   command->add_flag_callback(
       "--no-template", [=] { arguments->use_template = false; },
       "Lines of User: and Assistant: instead of the model's chat template");

@@ -14,6 +14,7 @@ using Command = std::function<int()>;
 // Each adds a sub-command to the program. When the command line names it, *chosen is set to run it.
 void AddGenerateCommand(CLI::App& program, Command* chosen);
 void AddChatCommand(CLI::App& program, Command* chosen);
+void AddSessionCommand(CLI::App& program, Command* chosen);
 void AddInspectCommand(CLI::App& program, Command* chosen);
 void AddEvalCommand(CLI::App& program, Command* chosen);
 void AddBenchCommand(CLI::App& program, Command* chosen);

@@ -2,6 +2,8 @@
 // Copyright 2026 The Kvist authors
 #include "conversation.h"
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
@@ -40,6 +42,25 @@ void Conversation::Add(std::string role, std::string content) {
 void Conversation::Clear() {
   messages_.clear();
   if (!system_.empty()) Add("system", system_);
+}
+
+std::string Conversation::Save() const {
+  nlohmann::json messages = nlohmann::json::array();
+  for (const ChatMessage& message : messages_) messages.push_back({message.role, message.content});
+  return messages.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+Status Conversation::Restore(std::string_view saved) {
+  const auto json = nlohmann::json::parse(saved, nullptr, false);
+  const auto is_message = [](const nlohmann::json& message) {
+    return message.is_array() && message.size() == 2 && message[0].is_string() && message[1].is_string();
+  };
+  if (!json.is_array() || !std::ranges::all_of(json, is_message)) {
+    return Fail(ErrorCode::kCorrupt, "the session was not saved by `kvist chat`: it holds no messages");
+  }
+  messages_.clear();
+  for (const nlohmann::json& message : json) Add(message[0], message[1]);
+  return {};
 }
 
 Result<std::vector<Token>> Conversation::Tokenize(const Tokenizer& tokenizer) const {

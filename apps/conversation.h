@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/chat_template.h"
@@ -21,6 +22,10 @@ class Conversation {
   void Add(std::string role, std::string content);
   void DropLast() { messages_.pop_back(); }
   void Clear();  // but for the system message
+  // The messages, the system's too, as bytes and back. kCorrupt for others.
+  std::string Save() const;
+  Status Restore(std::string_view saved);
+  size_t num_messages() const { return messages_.size(); }
 
   // The tokens up to where the assistant's next message begins. Errors as ChatTemplate::Render.
   Result<std::vector<Token>> Tokenize(const Tokenizer& tokenizer) const;

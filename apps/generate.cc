@@ -55,7 +55,10 @@ Status Generate(const Arguments& arguments, Output& out) {
   KVIST_TRY(const Generation generation, GenerateTo(out, generator, tokens, arguments));
   if (arguments.json) WriteJson(GenerationJson("generate", generation, arguments, loaded), out);
   const bool is_cancelled = generation.finish == FinishReason::kCancelled;
-  if (arguments.stats || is_cancelled) std::fputs(StatisticsText(generation.stats, loaded).c_str(), stderr);
+  if (arguments.stats || is_cancelled) {
+    std::fputs((ReuseText(generation.reuse, *loaded.tokenizer) + StatisticsText(generation.stats, loaded)).c_str(),
+               stderr);
+  }
   if (is_cancelled) return Fail(ErrorCode::kCancelled, "interrupted");
   return {};
 }

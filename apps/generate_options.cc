@@ -58,6 +58,8 @@ void AddSamplerOptions(CLI::App* command, GenerateArguments* arguments) {
 
 void AddGenerateOptions(CLI::App* command, GenerateArguments* arguments) {
   AddModelOptions(command, &arguments->model);
+  AddTierOption(command, &arguments->model);
+  arguments->model.shares_prefixes = true;
   command->add_option("-n,--max-tokens", arguments->options.max_tokens, "Tokens to generate at most")
       ->check(Within(0, 1e9, "0 or more"))
       ->type_name("N")

@@ -35,7 +35,8 @@ Json GenerationJson(const char* command, const Generation& generation, const Gen
                  {"text", generation.text},
                  {"tokens", generation.tokens},
                  {"finish", FinishReasonName(generation.finish)},
-                 {"statistics", StatisticsJson(generation.stats, loaded)}};
+                 {"statistics", StatisticsJson(generation.stats, loaded)},
+                 {"reuse", ReuseJson(generation.reuse)}};
   AddOrigin(object);
   return object;
 }

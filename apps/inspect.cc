@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 The Kvist authors
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <set>
@@ -9,6 +10,7 @@
 
 #include "commands.h"
 #include "engine/kv_size.h"
+#include "inspect_store.h"
 #include "model/chat_template.h"
 #include "model/ggml_info.h"
 #include "model/gguf.h"
@@ -94,10 +96,6 @@ std::string Number(const Json& number) {
   return std::to_string(number.get<int64_t>());
 }
 
-std::string Row(const std::string& label, const std::string& text) {
-  return label + std::string(label.size() < 15 ? 15 - label.size() : 1, ' ') + text + "\n";
-}
-
 std::string GroupsText(const Json& groups) {
   std::string text;
   for (const Json& group : groups) {
@@ -146,7 +144,7 @@ std::string InspectionText(const Json& model) {
          Row("block", Number(model["block_tokens"]) + " tokens of all layers") + KvText(model["kv"]);
 }
 
-int RunInspect(const std::string& model, bool as_json) {
+int InspectModel(const std::string& model, bool as_json) {
   const auto path = FindModel(model);
   if (!path) return Report(path.error());
   const auto file = GgufFile::Open(*path);
@@ -159,18 +157,35 @@ int RunInspect(const std::string& model, bool as_json) {
   return out.ExitCode(kExitOk);
 }
 
+int RunInspect(const std::string& model_or_store, const InspectStoreOptions& options) {
+  std::error_code ignored;
+  const bool is_folder = std::filesystem::is_directory(model_or_store, ignored);
+  // A folder may be called as a fetched model is.
+  const bool is_model = !is_folder || (!IsStore(model_or_store) && FindModel(model_or_store));
+  if (!is_model) return InspectStore(model_or_store, options);
+  if (options.verifies || options.lists_records) {
+    return Report({ErrorCode::kInvalidArgument,
+                   "--verify and --records are for stores, and '" + model_or_store + "' is not the folder of one"});
+  }
+  return InspectModel(model_or_store, options.json);
+}
+
 }  // namespace
 
 void AddInspectCommand(CLI::App& program, Command* chosen) {
-  CLI::App* command =
-      program.add_subcommand("inspect", "Show a model's shape and what its keys and values take in each form");
-  auto model = std::make_shared<std::string>();
-  auto as_json = std::make_shared<bool>(false);
-  command->add_option("MODEL,-m,--model", *model, "GGUF file, or name of a model that `kvist model get` fetched")
+  CLI::App* command = program.add_subcommand(
+      "inspect", "Show a model's shape and what its keys and values take in each form, or what a store holds");
+  auto model_or_store = std::make_shared<std::string>();
+  auto options = std::make_shared<InspectStoreOptions>();
+  command
+      ->add_option("MODEL,-m,--model", *model_or_store,
+                   "GGUF file, or name of a model that `kvist model get` fetched, or folder of a disk tier")
       ->required()
       ->type_name("");
-  command->add_flag("--json", *as_json, "Print one JSON object");
-  command->callback([=] { *chosen = [=] { return RunInspect(*model, *as_json); }; });
+  command->add_flag("--verify", options->verifies, "Of a store: read everything and tell what is damaged");
+  command->add_flag("--records", options->lists_records, "Of a store: a line for each record, too");
+  command->add_flag("--json", options->json, "Print one JSON object, and one for each record");
+  command->callback([=] { *chosen = [=] { return RunInspect(*model_or_store, *options); }; });
 }
 
 }  // namespace kvist

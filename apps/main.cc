@@ -44,6 +44,7 @@ int Main(int argc, char** argv) {
   Command chosen;
   AddGenerateCommand(program, &chosen);
   AddChatCommand(program, &chosen);
+  AddSessionCommand(program, &chosen);
   AddInspectCommand(program, &chosen);
   AddEvalCommand(program, &chosen);
   AddBenchCommand(program, &chosen);

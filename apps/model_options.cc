@@ -66,6 +66,17 @@ void AddMemoryOptions(CLI::App* command, ModelArguments* arguments) {
       ->capture_default_str();
 }
 
+void AddTierOption(CLI::App* command, ModelArguments* arguments) {
+  command
+      ->add_option("--tier", arguments->tiers,
+                   "Where prefixes are kept when memory is short and between runs, the fastest first: "
+                   "disk:PATH,size=8G or redis://HOST:PORT,ttl=SECONDS (docs/tiers.md)")
+      ->type_name("SPEC")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
 void AddModelOptions(CLI::App* command, ModelArguments* arguments) {
   AddModelFileOptions(command, arguments);
   command->add_option("--form", arguments->form, FormHelp())
@@ -91,8 +102,15 @@ Result<LoadedModel> LoadModel(const ModelArguments& arguments) {
   KVIST_TRY(const Form form, ParseForm(arguments.form));
   KVIST_TRY(const GrowthOptions growth, ParseGrowth(arguments.growth));
   KVIST_TRY(LoadedModel loaded, LoadModelOnly(arguments));
-  KVIST_TRY(loaded.cache, Cache::Open(loaded.model->geometry(),
-                                      {.form = form, .budget_bytes = arguments.kv_memory_bytes, .growth = growth}));
+  CacheOptions options{.form = form, .budget_bytes = arguments.kv_memory_bytes, .growth = growth};
+  options.shares_prefixes = arguments.shares_prefixes;
+  options.tiers = arguments.tiers;
+  options.model.name = ModelName(loaded);
+  if (!options.tiers.empty()) {  // it reads the whole file
+    const Fingerprint fingerprint = loaded.model->fingerprint();
+    options.model.fingerprint = {fingerprint.low, fingerprint.high};
+  }
+  KVIST_TRY(loaded.cache, Cache::Open(loaded.model->geometry(), options));
   return loaded;
 }
 

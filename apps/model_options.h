@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kvist/cache.h"
 #include "model/model.h"
@@ -22,6 +23,8 @@ struct ModelArguments {
   int num_threads = 0;
   size_t kv_memory_bytes = 0;
   std::string growth = "exact";
+  bool shares_prefixes = false;
+  std::vector<std::string> tiers = {};
 };
 void AddModelOptions(CLI::App* command, ModelArguments* arguments);
 
@@ -29,6 +32,7 @@ void AddModelOptions(CLI::App* command, ModelArguments* arguments);
 void AddModelFileOptions(CLI::App* command, ModelArguments* arguments);  // -m, --weights
 void AddThreadsOption(CLI::App* command, ModelArguments* arguments);
 void AddMemoryOptions(CLI::App* command, ModelArguments* arguments);  // --kv-memory, --growth
+void AddTierOption(CLI::App* command, ModelArguments* arguments);     // --tier, any number of times
 
 struct LoadedModel {
   std::shared_ptr<const GgufFile> file;

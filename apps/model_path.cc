@@ -13,11 +13,18 @@ std::string EnvironmentOr(const char* name, std::string otherwise) {
   return value != nullptr && *value != '\0' ? value : std::move(otherwise);
 }
 
+std::string DataFolder() {
+  return EnvironmentOr("XDG_DATA_HOME", EnvironmentOr("HOME", "/") + "/.local/share") + "/kvist";
+}
+
 }  // namespace
 
 std::string ModelsFolder() {
-  const std::string data = EnvironmentOr("XDG_DATA_HOME", EnvironmentOr("HOME", "/") + "/.local/share");
-  return EnvironmentOr("KVIST_MODELS_DIR", data + "/kvist/models");
+  return EnvironmentOr("KVIST_MODELS_DIR", DataFolder() + "/models");
+}
+
+std::string DefaultStorePath() {
+  return DataFolder() + "/store";
 }
 
 Result<std::string> FindModel(const std::string& path_or_name) {

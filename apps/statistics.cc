@@ -57,6 +57,37 @@ std::string StatisticsText(const GenerationStats& stats, const LoadedModel& load
   return text + "\n";
 }
 
+std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer) {
+  std::string text = Print("reused        %lld tokens of this conversation, %lld of others in memory",
+                           Long(reuse.own_tokens), Long(reuse.shared_tokens));
+  for (const ReuseReport::FromTier& from : reuse.loaded) {
+    text += Print(", %lld from %s (%s in %.0f ms)", Long(from.tokens), from.tier.c_str(),
+                  BytesText(double(from.bytes)).c_str(), from.seconds * 1e3);
+  }
+  if (reuse.reason == MissReason::kNone) return text + "\n";
+  text += Print("; no more at token %lld: %s", Long(reuse.miss_position), MissReasonName(reuse.reason));
+  const auto quoted = [&](Token token) {
+    return Json(tokenizer.Decode(token, true)).dump(-1, ' ', false, Json::error_handler_t::replace);
+  };
+  if (reuse.stored_token)
+    text += " (" + quoted(*reuse.wanted_token) + ", stored is " + quoted(*reuse.stored_token) + ")";
+  return text + "\n";
+}
+
+Json ReuseJson(const ReuseReport& reuse) {
+  Json loaded = Json::array();
+  for (const ReuseReport::FromTier& from : reuse.loaded) {
+    loaded.push_back({{"tier", from.tier}, {"tokens", from.tokens}, {"bytes", from.bytes}, {"ms", from.seconds * 1e3}});
+  }
+  return {{"own_tokens", reuse.own_tokens},
+          {"shared_tokens", reuse.shared_tokens},
+          {"loaded", loaded},
+          {"reason", MissReasonName(reuse.reason)},
+          {"miss_position", reuse.miss_position},
+          {"wanted_token", reuse.wanted_token ? Json(*reuse.wanted_token) : Json()},
+          {"stored_token", reuse.stored_token ? Json(*reuse.stored_token) : Json()}};
+}
+
 Json StatisticsJson(const GenerationStats& stats, const LoadedModel& loaded) {
   const CacheStats cache = loaded.cache->stats();
   const auto resident = loaded.cache->ResidentBytes();

@@ -13,6 +13,8 @@ namespace kvist {
 // Tokens, speed and memory of what was generated, beside what a cache of the model's full context would take from the
 // start. As lines for people and as an object for programs.
 std::string StatisticsText(const GenerationStats& stats, const LoadedModel& loaded);
+std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer);
+Json ReuseJson(const ReuseReport& reuse);
 Json StatisticsJson(const GenerationStats& stats, const LoadedModel& loaded);
 
 }  // namespace kvist

@@ -74,7 +74,7 @@ Result<double> ReadBytesPerSecond(const RooflineLoops& loops, int num_threads, c
   const size_t buffer_bytes = part_bytes * size_t(num_threads);
   KVIST_TRY(AddressRange buffer, AddressRange::Reserve(buffer_bytes));
   KVIST_TRY_VOID(buffer.Commit(0, buffer_bytes));
-  buffer.AskForHugePages();
+  buffer.UseHugePages(true, 0, buffer_bytes);
   auto part = [&](int thread) { return buffer.data() + size_t(thread) * part_bytes; };
   // Pages that were never written all read the same page of zeros, out of a cache.
   RunOnAll(num_threads, [&](int thread) { std::memset(part(thread), 1, part_bytes); });

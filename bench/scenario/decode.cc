@@ -5,34 +5,17 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
-#include <random>
 #include <span>
 #include <string>
 #include <utility>
 
+#include "bench/scenario/fill.h"
 #include "engine/generator.h"
 
 namespace kvist {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-constexpr int64_t kFillTokens = 512;  // of a step that fills a sequence
-constexpr size_t kNumStarts = 1 << 20;
-
-// Normal numbers for keys and values. Making them takes far longer than storing them, so there is one list, and the
-// rows of every layer and step begin elsewhere in it.
-std::vector<float> RandomNumbers(const CacheGeometry& geometry) {
-  int largest_row = 0;
-  for (const LayerGeometry& layer : geometry.layers) {
-    largest_row = std::max(largest_row, layer.num_kv_heads * std::max(layer.key_dim, layer.value_dim));
-  }
-  std::vector<float> numbers(kNumStarts + static_cast<size_t>(largest_row * kFillTokens));
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  for (float& number : numbers) number = normal(random);
-  return numbers;
-}
 
 double Median(std::vector<double> numbers) {
   std::ranges::sort(numbers);
@@ -95,7 +78,7 @@ class Contest {
         progress_(progress),
         compute_(compute),
         num_warm_tokens_(std::min(num_warm_tokens, bench.num_tokens)),
-        random_(RandomNumbers(model.geometry())),
+        random_(model.geometry()),
         num_runs_(std::ssize(bench.depths) * std::ssize(bench.forms) * bench.num_rounds) {}
 
   Result<std::vector<SpeedTiming>> Run() {
@@ -135,31 +118,13 @@ class Contest {
       Contestant& contestant = contestants.emplace_back(form, std::move(cache));
       for (int i = 0; i < bench_.num_sequences; ++i) {
         contestant.filled.push_back(contestant.cache->Begin());
-        KVIST_TRY_VOID(Fill(contestant.filled.back(), depth, i));
+        const std::vector<Token> tokens(static_cast<size_t>(depth), 0);
+        KVIST_TRY_VOID(random_.Append(contestant.filled.back(), tokens, i, [this] { return KeepGoing(); }));
       }
       std::vector<Sequence> sequences = contestant.Forks();
       KVIST_TRY_VOID(compute_(model_, sequences, num_warm_tokens_));
     }
     return contestants;
-  }
-
-  // With numbers that only depend on the sequence's index: all forms store the same.
-  Status Fill(Sequence& sequence, int64_t num_tokens, int index) {
-    auto which = static_cast<size_t>(index) * 101;
-    const auto next_rows = [&] { return random_.data() + which++ * 611'953 % kNumStarts; };  // a prime
-    while (sequence.num_tokens() < num_tokens) {
-      KVIST_TRY_VOID(KeepGoing());
-      const int64_t num_new = std::min(kFillTokens, num_tokens - sequence.num_tokens());
-      const std::vector<Token> tokens(static_cast<size_t>(num_new), 0);
-      KVIST_TRY_VOID(sequence.Prepare(tokens));
-      for (int layer = 0; layer < model_.config().num_layers(); ++layer) {
-        const float* keys = next_rows();
-        const float* values = next_rows();
-        sequence.Append(layer, keys, values);
-      }
-      sequence.Commit();
-    }
-    return {};
   }
 
   Status RunOnce(Contestant& contestant) {
@@ -178,7 +143,7 @@ class Contest {
   const SpeedProgress& progress_;
   const Compute compute_;
   const int num_warm_tokens_;  // before the first round: weights, threads and the graph's memory
-  const std::vector<float> random_;
+  const RandomFill random_;
   const int64_t num_runs_;
   int64_t num_done_ = 0;
 };

@@ -164,9 +164,10 @@ class Sequence {
   // sequences, of ended ones, and of the tiers; to the token, a block that is needed in part is shared until it is
   // written to. Nothing is computed, and what is attended to later is the same to the last bit as if it had been
   // (but in quantised forms some of the recent window may be sealed already).
-  // The last token of a prompt has to be computed for its logits: give the prompt without it.
+  // The sequence gets no longer than max_tokens: the last token of a prompt has to be computed for its logits, so give
+  // one fewer than the prompt has.
   // Changes nothing and says so where the cache does not share prefixes or tokens were removed from the sequence.
-  ReuseReport Reuse(std::span<const Token> prompt);
+  ReuseReport Reuse(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX);
 
   // Makes room for the tokens at positions num_tokens() and on. Allocates blocks, and copies the open block when it is
   // shared (copy-on-write). kOutOfMemory when the budget is used up, kOutOfRange past the capacity of a static

@@ -40,7 +40,8 @@ struct ReuseReport {
   std::vector<FromTier> loaded;
   MissReason reason = MissReason::kNone;
   int64_t miss_position = 0;          // of the first token that was not found
-  std::optional<Token> stored_token;  // kOtherToken: what the stored text has there
+  std::optional<Token> wanted_token;  // kOtherToken: what the prompt has there
+  std::optional<Token> stored_token;  // and what the stored text has
 
   int64_t num_tokens() const;  // all that need not be computed
 };

@@ -59,9 +59,12 @@ AddressRange::~AddressRange() {
   if (mapping_ != nullptr) munmap(mapping_, mapped_bytes_);
 }
 
-void AddressRange::AskForHugePages() {
-#if defined(MADV_HUGEPAGE)
-  (void)madvise(data_, size_, MADV_HUGEPAGE);  // a kernel without them refuses, and small pages do
+void AddressRange::UseHugePages(bool may, size_t offset, size_t bytes) {
+#if defined(MADV_HUGEPAGE) && defined(MADV_NOHUGEPAGE)
+  // A kernel without them refuses, and small pages do.
+  (void)madvise(data_ + offset, bytes, may ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+#else
+  (void)may, (void)offset, (void)bytes;
 #endif
 }
 

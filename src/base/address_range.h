@@ -29,8 +29,8 @@ class AddressRange {
   // Takes the memory of the committed part now, all pages in one system call, so that no later write waits for it.
   // kOutOfMemory when the system has none.
   Status Populate(size_t offset, size_t bytes);
-  // Lets the system use pages of kHugePageBytes for parts that are committed in multiples of that. A hint.
-  void AskForHugePages();
+  // Whether the system may use pages of kHugePageBytes when it takes memory of the part from now on. A hint.
+  void UseHugePages(bool may, size_t offset, size_t bytes);
   // Gives the memory of the part back at once. The part stays usable and reads as zeros.
   void Decommit(size_t offset, size_t bytes);
 

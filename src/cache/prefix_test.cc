@@ -64,10 +64,6 @@ StepData Branch(std::mt19937& random, const CacheGeometry& geometry, const StepD
   return branch;
 }
 
-std::span<const Token> AllButLast(const StepData& data) {
-  return std::span(data.tokens).first(data.tokens.size() - 1);
-}
-
 TEST_CASE("prefix: what was reused gives the same bits as what was computed") {
   for (const int window : {0, 24, 100}) {
     for (const bool is_running : {false, true}) {
@@ -85,7 +81,7 @@ TEST_CASE("prefix: what was reused gives the same bits as what was computed") {
         if (!is_running) other = cache->Begin();
         Sequence cold = cold_cache->Begin(), warm = cache->Begin();
         const StepOutput expected = RunRest(geometry, second, cold, 64);
-        const ReuseReport report = warm.Reuse(AllButLast(second));
+        const ReuseReport report = warm.Reuse(second.tokens, std::ssize(second.tokens) - 1);
         CHECK(report.num_tokens() == warm.num_tokens());
         // A running sequence offers whole blocks; the last of one that ended is offered as far as it goes.
         const bool has_tail = !is_running || num_common / kBlock < 300 / kBlock;
@@ -98,6 +94,29 @@ TEST_CASE("prefix: what was reused gives the same bits as what was computed") {
         }
         const int64_t num_computed = std::ssize(second.tokens) - warm.num_tokens();
         CHECK(RunRest(geometry, second, warm, 64) == Last(expected, std::ssize(second.tokens), num_computed));
+      }
+    }
+  }
+}
+
+TEST_CASE("prefix: the same prompt again computes its last token only") {
+  for (const int window : {0, 24}) {
+    for (const int64_t num_tokens : {1, 16, 63, 64, 65}) {
+      CAPTURE(window);
+      CAPTURE(num_tokens);
+      std::mt19937 random(2);
+      const CacheGeometry geometry = SmallGeometry(window);
+      const auto cache = OpenSharing(geometry);
+      const StepData text = RandomStep(random, geometry, num_tokens);
+      StepOutput expected;
+      {
+        Sequence cold = cache->Begin();
+        expected = RunRest(geometry, text, cold, 32);
+      }
+      for (int time = 0; time < 2; ++time) {
+        Sequence warm = cache->Begin();
+        CHECK(warm.Reuse(text.tokens, num_tokens - 1).num_tokens() == num_tokens - 1);
+        CHECK(RunRest(geometry, text, warm, 32) == Last(expected, num_tokens, 1));
       }
     }
   }
@@ -119,7 +138,7 @@ TEST_CASE("prefix: a chat that goes on computes only its new tokens, in every fo
       for (int turn = 0; turn < 3; ++turn) {
         text = Branch(random, geometry, text, std::ssize(text.tokens), 41);
         warm = cache->Begin();
-        const ReuseReport report = warm.Reuse(AllButLast(text));
+        const ReuseReport report = warm.Reuse(text.tokens, std::ssize(text.tokens) - 1);
         CHECK(report.shared_tokens == std::ssize(text.tokens) - 41);
         CHECK(report.reason == MissReason::kNothingStored);
         CHECK(RunRest(geometry, text, cold, 64) == RunRest(geometry, text, warm, 64));
@@ -140,7 +159,7 @@ TEST_CASE("prefix: many sequences with one prefix cost one prefix") {
     for (int i = 0; i < 50; ++i) {
       const StepData text = Branch(random, geometry, prefix, 40 * kBlock, 10);
       sequences.push_back(cache->Begin());
-      sequences.back().Reuse(AllButLast(text));
+      sequences.back().Reuse(text.tokens, std::ssize(text.tokens) - 1);
       RunRest(geometry, text, sequences.back(), 64);
       if (i == 0) after_one = cache->stats().num_live_blocks;
     }
@@ -243,7 +262,7 @@ TEST_CASE("prefix: after truncating, other tokens do not change what was shared"
   RunRest(geometry, other, sequence, 64);
   const StepOutput expected = RunRest(geometry, again, cold, 64);
   Sequence warm = cache->Begin();
-  CHECK(warm.Reuse(AllButLast(again)).shared_tokens == 96);
+  CHECK(warm.Reuse(again.tokens, std::ssize(again.tokens) - 1).shared_tokens == 96);
   CHECK(RunRest(geometry, again, warm, 64) == Last(expected, 119, 119 - 96));
 }
 
@@ -256,7 +275,7 @@ TEST_CASE("prefix: a sequence is continued by what another has computed meanwhil
   const StepOutput expected = RunRest(geometry, text, cold, 50);
   REQUIRE(RunStep(geometry, text.Part(geometry, 0, 37), second));
   RunRest(geometry, text, first, 50);
-  const ReuseReport report = second.Reuse(AllButLast(text));
+  const ReuseReport report = second.Reuse(text.tokens, std::ssize(text.tokens) - 1);
   CHECK(report.own_tokens == 37);
   CHECK(report.shared_tokens == 192 - 37);
   CHECK(RunRest(geometry, text, second, 50) == Last(expected, 200, 8));

@@ -204,8 +204,8 @@ SequenceGrowth Sequence::growth() const {
           state_->growth.growth_variance()};
 }
 
-ReuseReport Sequence::Reuse(std::span<const Token> prompt) {
-  return state_->Reuse(prompt);
+ReuseReport Sequence::Reuse(std::span<const Token> prompt, int64_t max_tokens) {
+  return state_->Reuse(prompt, std::min(max_tokens, std::ssize(prompt)), false);
 }
 
 Status Sequence::Prepare(std::span<const Token> tokens) {

@@ -93,13 +93,13 @@ void Sequence::State::TruncatePrefix(int64_t num_kept_tokens) {
   chain.resize(size_t(num_shared_blocks));
 }
 
-Sequence::State::Run Sequence::State::FindRun(std::span<const Token> prompt) {
+Sequence::State::Run Sequence::State::FindRun(std::span<const Token> prompt, int64_t max_tokens) {
   const int64_t block_tokens = core->geometry.block_tokens, num_prompt = std::ssize(prompt);
   Run run{};
   run.first_block = num_shared_blocks;
   Digest before = DigestBefore(num_shared_blocks);
   int64_t begin = run.first_block * block_tokens;
-  for (; begin + block_tokens <= num_prompt; begin += block_tokens) {
+  for (; begin < max_tokens && begin + block_tokens <= num_prompt; begin += block_tokens) {
     const auto of_block = prompt.subspan(size_t(begin), size_t(block_tokens));
     const Digest digest = ChildDigest(before, of_block);
     auto entry = core->prefixes->Find(digest, of_block);
@@ -108,7 +108,14 @@ Sequence::State::Run Sequence::State::FindRun(std::span<const Token> prompt) {
     run.blocks.push_back(*std::move(entry));
     before = digest;
   }
-  const auto rest = prompt.subspan(size_t(begin), size_t(std::min(block_tokens, num_prompt - begin)));
+  if (begin > max_tokens) {  // the last block is needed in part only
+    run.part = std::move(run.blocks.back());
+    run.blocks.pop_back();
+    run.digests.pop_back();
+    run.num_part_tokens = max_tokens - (begin - block_tokens);
+    return run;
+  }
+  const auto rest = prompt.subspan(size_t(begin), size_t(std::min(block_tokens, max_tokens - begin)));
   run.part = core->prefixes->FindPart(before, rest);
   if (run.part) run.num_part_tokens = std::ranges::mismatch(run.part->tokens, rest).in2 - rest.begin();
   return run;
@@ -225,20 +232,22 @@ void Sequence::State::ExplainMiss(std::span<const Token> prompt, ReuseReport& re
   if (!nearest->other_token) return;
   report.reason = MissReason::kOtherToken;
   report.miss_position = num_whole + nearest->num_common;
+  report.wanted_token = prompt[size_t(report.miss_position)];
   report.stored_token = nearest->other_token;
 }
 
-ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, bool with_tail) {
+ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, int64_t max_tokens, bool with_tail) {
   ForgetStep();
   ReuseReport report;
   report.own_tokens = report.miss_position = num_tokens;
   if (!core->prefixes || num_tokens > end_of_prefix) return report;
+  if (max_tokens <= num_tokens) return report;
   KVIST_CHECK(std::ssize(prompt) >= num_tokens && std::ranges::equal(tokens, prompt.first(tokens.size())));
   report.reason = MissReason::kNothingStored;
-  Run run = FindRun(prompt);
+  Run run = FindRun(prompt, max_tokens);
   if (core->tiers) {
     report.loaded = FetchFromTiers(run, prompt, with_tail, report.reason);
-    if (!report.loaded.empty()) ReleaseRun(std::exchange(run, FindRun(prompt)));
+    if (!report.loaded.empty()) ReleaseRun(std::exchange(run, FindRun(prompt, max_tokens)));
   }
   const int64_t end_found = run.end_position(core->geometry.block_tokens);
   report.shared_tokens = TakeRun(run, prompt);
@@ -247,7 +256,7 @@ ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, bool with_tail
     from.tokens = std::min(from.tokens, report.shared_tokens);
     report.shared_tokens -= from.tokens;
   }
-  if (num_tokens == std::ssize(prompt)) {
+  if (num_tokens == max_tokens) {
     report.reason = MissReason::kNone;
     report.miss_position = num_tokens;
   } else if (end_found > num_tokens) {

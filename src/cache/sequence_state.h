@@ -42,7 +42,7 @@ struct Sequence::State {
 
   // --- sequence_prefix.cc ---
   // with_tail: the tokens of the prompt's last, partly filled block may be stored as such in a tier.
-  ReuseReport Reuse(std::span<const Token> prompt, bool with_tail = false);
+  ReuseReport Reuse(std::span<const Token> prompt, int64_t max_tokens, bool with_tail);
   // Shares the blocks that have become full, and those that have become sealed: [group] indexes of refs.
   void ShareBlocks(const std::vector<std::vector<size_t>>& newly_sealed);
   // Shares the last, partly filled block, too. The digests of all that is shared.
@@ -55,7 +55,7 @@ struct Sequence::State {
   PrefixIndex::Entry EntryOf(int64_t block_index) const;
   void ShareBlock(const PrefixIndex::Entry& entry, size_t group, size_t ref_index);
   struct Run;
-  Run FindRun(std::span<const Token> prompt);
+  Run FindRun(std::span<const Token> prompt, int64_t max_tokens);
   bool IsUsable(const Run& run, size_t num_blocks, int64_t end_position) const;
   std::vector<ReuseReport::FromTier> FetchFromTiers(const Run& run, std::span<const Token> prompt, bool with_tail,
                                                     MissReason& reason);

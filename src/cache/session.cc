@@ -52,7 +52,7 @@ Result<ResumedSession> Cache::Resume(const std::string& name) {
     session.reuse.reason = MissReason::kOtherModel;
     return session;
   }
-  session.reuse = session.sequence.state_->Reuse(session.tokens, true);
+  session.reuse = session.sequence.state_->Reuse(session.tokens, std::ssize(session.tokens), true);
   return session;
 }
 

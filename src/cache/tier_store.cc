@@ -88,6 +88,10 @@ const BlockLayout& TierStore::layout(size_t group, bool is_sealed) const {
   return is_sealed ? of_group.sealed_layout : of_group.layout;
 }
 
+BlockPool& TierStore::pool(size_t group, bool is_sealed) const {
+  return is_sealed ? *core_->groups[group].sealed_pool : *core_->groups[group].pool;
+}
+
 // One record for each group of each block, in the form that is wanted if there is one, of the first tier that has it.
 std::vector<TierStore::Place> TierStore::FindPlaces(std::span<const Wanted> wanted) {
   std::vector<Place> open;
@@ -159,10 +163,23 @@ size_t TierStore::NumLeading(std::span<const Wanted> wanted, std::span<const Pla
 bool TierStore::AllocateBlocks(std::vector<Place>& places) {
   size_t bytes = 0;
   for (const Place& place : places) bytes += layout(place.group, place.block.is_sealed).block_bytes;
+  std::map<BlockPool*, size_t> pool_to_num;
+  for (const Place& place : places) ++pool_to_num[&pool(place.group, place.block.is_sealed)];
+  std::map<BlockPool*, std::vector<BlockId>> runs;
+  for (const auto& [of_places, num] : pool_to_num) {
+    // The first block of a run is taken last, from the back.
+    runs[of_places] = of_places->AllocateRun(num);
+    std::ranges::reverse(runs[of_places]);
+  }
   for (size_t i = 0; i < places.size(); ++i) {
     StoredBlock& block = places[i].block;
-    const Cache::Core::Group& group = core_->groups[places[i].group];
-    BlockPool& pool = block.is_sealed ? *group.sealed_pool : *group.pool;
+    BlockPool& pool = this->pool(places[i].group, block.is_sealed);
+    if (std::vector<BlockId>& run = runs[&pool]; !run.empty()) {
+      block.block = run.back();
+      run.pop_back();
+      bytes -= pool.block_bytes();
+      continue;
+    }
     Result<BlockId> allocated = pool.Allocate();
     if (!allocated) {
       core_->Trim();
@@ -170,6 +187,9 @@ bool TierStore::AllocateBlocks(std::vector<Place>& places) {
     }
     while (!allocated && core_->EvictPrefixes(bytes)) allocated = pool.Allocate();
     if (!allocated) {
+      for (const auto& [of_run, left] : runs) {
+        for (const BlockId id : left) of_run->Release(id);
+      }
       places.resize(i);
       return false;
     }
@@ -186,9 +206,8 @@ void TierStore::Verify(const Wanted& wanted, Place& place, const std::vector<std
   if (!decoded || decoded->digest != wanted.digest || !std::ranges::equal(decoded->tokens, wanted.tokens)) return;
   if (decoded->group != place.group || decoded->is_sealed != place.block.is_sealed) return;
   if (decoded->part_bytes != PartBytes(of_block)) return;
-  const Cache::Core::Group& group = core_->groups[place.group];
-  const BlockPool& pool = place.block.is_sealed ? *group.sealed_pool : *group.pool;
-  if (!VerifyParts(*decoded, {pool.data(place.block.block), of_block.block_bytes})) return;
+  const std::byte* payload = pool(place.group, place.block.is_sealed).data(place.block.block);
+  if (!VerifyParts(*decoded, {payload, of_block.block_bytes})) return;
   place.is_damaged = false;
   place.is_loaded = true;
 }
@@ -264,8 +283,7 @@ void TierStore::ReadPlaces(std::span<const Wanted> wanted, std::span<Place> plac
   auto read = [&, this](std::span<Place> part) {
     std::vector<TierRead> reads;
     for (const Place& place : part) {
-      const Cache::Core::Group& group = core_->groups[place.group];
-      const BlockPool& pool = place.block.is_sealed ? *group.sealed_pool : *group.pool;
+      const BlockPool& pool = this->pool(place.group, place.block.is_sealed);
       TierRead one;
       one.key = KeyOf(wanted[place.wanted_index].digest, place.group, place.block.is_sealed);
       one.payload = {pool.data(place.block.block), pool.block_bytes()};
@@ -343,9 +361,7 @@ size_t TierStore::WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& ent
     if (is_there[i]) continue;
     const auto& [entry, group, block] = records[i];
     const BlockLayout& of_block = layout(group, block.is_sealed);
-    const Cache::Core::Group& of_group = core_->groups[group];
-    const BlockPool& pool = block.is_sealed ? *of_group.sealed_pool : *of_group.pool;
-    std::span<const std::byte> payload(pool.data(block.block), of_block.block_bytes);
+    std::span<const std::byte> payload(pool(group, block.is_sealed).data(block.block), of_block.block_bytes);
     if (std::cmp_less(entry->tokens.size(), core_->geometry.block_tokens)) {
       scrubbed.push_back(ScrubbedBlock(core_->geometry, of_block, payload, int(entry->tokens.size())));
       payload = scrubbed.back();

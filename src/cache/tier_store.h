@@ -67,6 +67,7 @@ class TierStore {
   };
   explicit TierStore(Cache::Core* core) : core_(core) {}
   const BlockLayout& layout(size_t group, bool is_sealed) const;
+  BlockPool& pool(size_t group, bool is_sealed) const;
   std::vector<Place> FindPlaces(std::span<const Wanted> wanted);
   size_t NumLeading(std::span<const Wanted> wanted, std::span<const Place> places) const;
   bool AllocateBlocks(std::vector<Place>& places);

@@ -8,52 +8,14 @@
 #include <functional>
 #include <memory>
 #include <span>
-#include <string>
 #include <string_view>
-#include <vector>
 
+#include "engine/generation.h"
 #include "kvist/cache.h"
 #include "model/model.h"
-#include "model/sampler.h"
 #include "model/tokenizer.h"
 
 namespace kvist {
-
-struct GenerateOptions {
-  int64_t max_tokens = 256;  // of output; 0: the prompt is computed and nothing more
-  SamplerOptions sampler;
-  std::vector<std::string> stops;  // the output ends before the first of these
-};
-
-enum class FinishReason : uint8_t {
-  kEnd,        // the model ended its text
-  kStop,       // a stop string came
-  kLength,     // max_tokens
-  kContext,    // the model's context is full
-  kCancelled,  // the caller asked to stop
-};
-
-// "end", "stop", "length", "context", "cancelled" as used in JSON output.
-const char* FinishReasonName(FinishReason reason);
-
-struct GenerationStats {
-  int64_t prompt_tokens = 0;
-  int64_t reused_tokens = 0;    // of the prompt, found in the sequence
-  int64_t computed_tokens = 0;  // of the prompt
-  int64_t output_tokens = 0;
-  int64_t decode_steps = 0;  // one fewer than output tokens as a rule: the prompt itself gives the first
-  double prefill_s = 0;
-  double decode_s = 0;
-
-  GenerationStats& operator+=(const GenerationStats& other);
-};
-
-struct Generation {
-  std::string text;  // valid UTF-8
-  std::vector<Token> tokens;
-  FinishReason finish = FinishReason::kEnd;
-  GenerationStats stats;
-};
 
 // What the caller hears while a generation runs; each may be empty. Called on the caller's thread.
 struct GenerateEvents {
@@ -82,13 +44,13 @@ class Generator {
   Result<Generation> Generate(std::span<const Token> prompt, const GenerateOptions& options,
                               const GenerateEvents& events);
 
-  void Forget();  // frees the text of the last call
+  void Forget();                   // frees the text of the last call
+  void Continue(Sequence sequence);  // as if its text had been that of the last call; it is of the same cache
   const Sequence& sequence() const { return sequence_; }
 
  private:
   class Run;
-  void KeepCommonPrefix(std::span<const Token> prompt);
-  int64_t MaxTokens() const;  // of the model's context, or fewer that a static sequence has room for
+  ReuseReport KeepCommonPrefix(std::span<const Token> prompt);
 
   Model* model_;
   std::shared_ptr<const Tokenizer> tokenizer_;

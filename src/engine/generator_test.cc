@@ -7,30 +7,14 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
-#include <random>
 #include <utility>
 
 #include "engine/kv_size.h"
+#include "engine/letters.h"
 #include "model/tiny_model.h"
-#include "model/vocabulary.h"
 
 namespace kvist {
 namespace {
-
-// One letter or digit a token. No token ends a text, unless it is said which: random models would end too soon.
-Vocabulary LettersVocabulary(int num_tokens, std::optional<Token> end) {
-  static const std::string letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-  Vocabulary vocabulary;
-  vocabulary.model = "llama";
-  vocabulary.pieces.reserve(static_cast<size_t>(num_tokens));
-  for (int i = 0; i < num_tokens; ++i) {
-    vocabulary.pieces.push_back(std::string_view(letters).substr(static_cast<size_t>(i), 1));
-  }
-  vocabulary.types.resize(static_cast<size_t>(num_tokens), TokenType::kNormal);
-  vocabulary.scores.resize(static_cast<size_t>(num_tokens), 0);
-  vocabulary.eos = end;
-  return vocabulary;
-}
 
 struct Rig {
   explicit Rig(const TinyModel& tiny, size_t budget_bytes = 0, std::optional<Token> end = {}) : file(tiny.Build()) {
@@ -67,18 +51,6 @@ struct Rig {
   std::unique_ptr<Cache> cache;
   std::optional<Generator> generator;
 };
-
-std::vector<Token> SomeTokens(int count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::vector<Token> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back(static_cast<Token>(1 + random() % 49));
-  return tokens;
-}
-
-std::vector<Token> Join(std::vector<Token> tokens, const std::vector<Token>& more) {
-  tokens.insert(tokens.end(), more.begin(), more.end());
-  return tokens;
-}
 
 GenerateOptions Options(int64_t max_tokens) {
   return {.max_tokens = max_tokens, .sampler = {}, .stops = {}};

@@ -20,7 +20,8 @@ Result<std::unique_ptr<BlockPool>> BlockPool::Open(size_t block_bytes, size_t ma
   max_blocks = std::min<size_t>(max_blocks, UINT32_MAX);
   KVIST_TRY(AddressRange range, AddressRange::Reserve(block_bytes * max_blocks));
   // docs/decisions/003-memory-ahead.md: four times as fast to take, where blocks are so large that none is wasted.
-  if (block_bytes % kHugePageBytes == 0) range.AskForHugePages();
+  // Elsewhere a huge page would bring memory that was not asked for.
+  range.UseHugePages(block_bytes % kHugePageBytes == 0, 0, range.size());
   return std::unique_ptr<BlockPool>(new BlockPool(std::move(range), block_bytes, max_blocks, budget));
 }
 
@@ -41,10 +42,52 @@ Result<BlockId> BlockPool::Allocate() {
     KVIST_TRY(block, CommitOrWait(lock));
     ++stats_.num_stalls;
   }
+  CountAllocation(block, lock);
+  return block;
+}
+
+void BlockPool::CountAllocation(BlockId block, const Lock&) {
   reference_counts_[block.index] = 1;
   ++stats_.cumulative_blocks;
   stats_.peak_live_blocks = std::max(stats_.peak_live_blocks, ++stats_.num_live_blocks);
-  return block;
+}
+
+std::vector<BlockId> BlockPool::AllocateRun(size_t num_blocks) {
+  Lock lock(mutex_);
+  const size_t first = reference_counts_.size();
+  size_t num_charged = 0;
+  num_blocks = std::min(num_blocks, max_blocks_ - first);
+  while (num_charged < num_blocks && budget_->Charge(block_bytes_)) ++num_charged;
+  std::vector<BlockId> blocks;
+  if (num_charged == 0) return blocks;
+  const size_t offset = first * block_bytes_, num_bytes = num_charged * block_bytes_;
+  reference_counts_.resize(first + num_charged);
+  BeginFlight(lock);
+  Status ready = range_.Commit(offset, num_bytes);
+  if (ready) {
+    range_.UseHugePages(true, offset, num_bytes);
+    ready = range_.Populate(offset, num_bytes);
+    range_.UseHugePages(block_bytes_ % kHugePageBytes == 0, offset, num_bytes);
+    if (!ready) range_.Decommit(offset, num_bytes);
+  }
+  EndFlight(lock);
+  for (size_t i = 0; i < num_charged; ++i) {
+    const BlockId block{uint32_t(first + i)};
+    if (!ready) {
+      returned_.push_back(block);
+      continue;
+    }
+    blocks.push_back(block);
+    CountAllocation(block, lock);
+  }
+  if (!ready) {
+    budget_->Refund(num_bytes);
+    return blocks;
+  }
+  ++stats_.num_commits;
+  stats_.num_committed_blocks += num_charged;
+  stats_.peak_committed_blocks = std::max(stats_.peak_committed_blocks, stats_.num_committed_blocks);
+  return blocks;
 }
 
 BlockId BlockPool::TakeSpare(const Lock&) {

@@ -75,7 +75,7 @@ class ByteReader {
 };
 
 inline bool BeginsWith(std::span<const std::byte> bytes, std::string_view magic) {
-  return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
+  return bytes.size() >= magic.size() && (magic.empty() || std::memcmp(bytes.data(), magic.data(), magic.size()) == 0);
 }
 
 // Whether they are as ByteWriter::Seal left them.

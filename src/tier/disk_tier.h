@@ -15,26 +15,33 @@
 namespace kvist {
 
 struct DiskTierOptions {
-  uint64_t limit_bytes = uint64_t{8} << 30;     // of the folder; at least 1 MiB
-  uint64_t segment_bytes = uint64_t{64} << 20;  // a Write is divided into files of about so many bytes
+  uint64_t limit_bytes = uint64_t{8} << 30;  // of the folder; at least 1 MiB
+  // A Write is divided into files of about so many bytes (4 KiB to 1 GiB), or an eighth of the limit if that is less.
+  uint64_t segment_bytes = uint64_t{64} << 20;
 };
 
 // What is known of a stored session without reading its records.
 struct StoredSession {
   std::string name;
-  uint64_t bytes = 0;      // of the records it keeps from being evicted, and its own
+  uint64_t bytes = 0;      // of the segments it keeps from being evicted, and its own
   int64_t saved_at_s = 0;  // seconds since 1970, by the file system
 };
 
-// Records in files of one folder. Each Write makes new files (segments) that never change afterwards: written under a
-// temporary name, flushed, renamed; so a process that is killed at any instant leaves whole files and temporary ones,
-// and the latter are removed by whoever opens the folder next (when the process that wrote them is gone).
+// Records in files of one folder (docs/formats.md). Each Write makes new files (segments) that never change afterwards:
+// written under a temporary name, renamed; so a process that is killed at any instant leaves whole files and temporary
+// ones, and the latter are removed by whoever writes or opens the folder next (if the process that wrote them is gone).
 // The least recently used segments are removed when the folder would exceed its limit, but none that a session needs.
+// A use is kept as the file's modification time, at most once a second: it outlives the process and others see it.
 // Opening reads the segments' tables, nothing else. Files are 0600, the folder that it creates 0700.
-// Several processes may use one folder at once: each finds what the others wrote (it looks again when it misses, at
-// most a few times a second), and the limit holds for all of them together. A folder that can't be written to
-// (read-only, full) is read from and declines writes. Foreign files are left alone and don't count. A file of a newer
-// format version is left alone and missed; one that is damaged is removed, but kept when a session needs it.
+//
+// Several processes may use one folder at once: each finds what the others wrote (it looks again when it misses and the
+// folder has changed, as long as that takes no more than a tenth of the time), and the limit holds for all of them
+// together. Changes are made under a lock on the folder; who can't get it within 2 s declines.
+//
+// A folder that can't be written to (read-only, full) is read from and declines writes. Foreign files are left alone
+// and don't count. A file of a newer format version is left alone, not counted and missed. A segment that is damaged is
+// removed, but kept when a session needs it; a damaged session is kept, but what it needed may be evicted.
+// Of several records of one key the newest is found; when that has gone, the next.
 class DiskTier : public Tier {
  public:
   // kIo when the folder can't be made or read; kInvalidArgument for an option out of range.
@@ -45,6 +52,9 @@ class DiskTier : public Tier {
   std::vector<bool> Contains(std::span<const RecordKey> keys) override;
   void Read(std::span<TierRead> reads) override;
   size_t Write(std::span<const TierWrite> writes) override;  // fast: survives a killed process, not a power failure
+  // A segment is removed with the last of its records, but not while a session needs it. Nothing else is written: who
+  // opens the folder anew finds the erased records of segments that are still there, and other processes go on finding
+  // them.
   void Erase(std::span<const RecordKey> keys) override;
   TierStats stats() const override;
 
@@ -54,13 +64,17 @@ class DiskTier : public Tier {
   // `keys` until the session is removed or saved without them. When it returns, all of it survives a power failure;
   // when it fails, the earlier session of that name is as it was.
   // Names are 1 to 100 of letters, digits, - _ . and don't begin with a dot: kInvalidArgument.
-  // kNotFound when a record of `keys` is not there (any more); kIo with the reason when it can't be written.
-  // kOutOfMemory when all sessions together would exceed the limit: it says which is the largest.
+  // At most 2^20 keys; the segments that the records are in are kept as a whole.
+  // kNotFound when a record of `keys` is not there (any more); kIo with the reason when it can't be written;
+  // kUnsupported when a session of a newer format version has the name.
+  // kOutOfMemory when all sessions together would exceed the limit: it says which is the largest. The earlier session
+  // of the name must have room beside the new one.
   Status SaveSession(const std::string& name, std::span<const std::byte> manifest, std::span<const RecordKey> keys);
   // The manifest. kNotFound; kCorrupt when its checksum is another; kUnsupported for a newer format version.
   Result<std::vector<std::byte>> ReadSession(const std::string& name);
-  Status RemoveSession(const std::string& name);  // kNotFound; kIo. Its records may be evicted from now on
-  std::vector<StoredSession> ListSessions();
+  // kNotFound; kIo; kUnsupported. Its records may be evicted from now on.
+  Status RemoveSession(const std::string& name);
+  std::vector<StoredSession> ListSessions();  // damaged ones, too, but none of a newer format version
 
   // --- looking at what is there ---
 
@@ -73,10 +87,11 @@ class DiskTier : public Tier {
     uint64_t num_hits = 0;     // since this process opened the folder
     bool is_of_session = false;
   };
-  // Calls visit for every record, those written together one after another. Reads each header.
+  // Calls visit for every record that can be found and whose header is whole, those written together one after another.
+  // Reads each header.
   void ForEach(const std::function<void(const Stored&)>& visit);
   // Reads everything and verifies every checksum; calls `fault` with the file and what is wrong with it. Changes
-  // nothing. Returns the number of records that are fine.
+  // nothing. Returns the number of records that are fine, less those that were replaced or erased.
   uint64_t Verify(const std::function<void(const std::string& file, const std::string& what)>& fault);
 
  private:

@@ -11,7 +11,7 @@ namespace kvist {
 namespace {
 
 // Orders a heap so that the least recently used segment is at its front.
-bool IsUsedLater(const std::shared_ptr<Segment>& a, const std::shared_ptr<Segment>& b) {
+bool IsUsedLater(const Segment* a, const Segment* b) {
   return a->used_at_ns > b->used_at_ns;
 }
 
@@ -88,36 +88,39 @@ std::set<FileId> DiskTier::State::Pinned(const Lock&) const {
 }
 
 bool DiskTier::State::ChooseVictims(uint64_t wanted_bytes, std::vector<FileId>& victims, const Lock& lock) {
+  const uint64_t other_bytes = wanted_bytes + SessionBytes(lock);
+  if (index.useless().empty() && other_bytes + index.bytes() <= options.limit_bytes) return true;
   const std::set<FileId> pinned = Pinned(lock);
-  std::vector<std::shared_ptr<Segment>> evictable, useless;
-  uint64_t kept_bytes = wanted_bytes + SessionBytes(lock);
+  std::vector<Segment*> evictable;
+  uint64_t kept_bytes = other_bytes;
   for (const auto& [id, segment] : index.segments()) {
     if (pinned.contains(id)) {
       kept_bytes += segment->bytes;
-    } else {
-      (segment->num_live == 0 ? useless : evictable).push_back(segment);
+    } else if (segment->num_live > 0) {
+      evictable.push_back(segment.get());
     }
   }
-  for (const auto& segment : useless) EvictFromIndex(segment, victims, lock);
+  for (const FileId& id : std::set(index.useless())) {
+    if (!pinned.contains(id)) EvictFromIndex(id, victims, lock);
+  }
   if (kept_bytes > options.limit_bytes) return false;
   std::ranges::make_heap(evictable, IsUsedLater);
-  while (wanted_bytes + SessionBytes(lock) + index.bytes() > options.limit_bytes) {
+  while (other_bytes + index.bytes() > options.limit_bytes) {
     std::ranges::pop_heap(evictable, IsUsedLater);
     if (WasUsedByOthers(*evictable.back(), folder.segments)) {
       std::ranges::push_heap(evictable, IsUsedLater);
       continue;
     }
-    EvictFromIndex(evictable.back(), victims, lock);
+    EvictFromIndex(evictable.back()->id, victims, lock);
     evictable.pop_back();
   }
   return true;
 }
 
-void DiskTier::State::EvictFromIndex(const std::shared_ptr<Segment>& segment, std::vector<FileId>& victims,
-                                     const Lock&) {
-  stats.num_evicted += segment->num_live;
-  index.Remove(segment->id);
-  victims.push_back(segment->id);
+void DiskTier::State::EvictFromIndex(FileId id, std::vector<FileId>& victims, const Lock&) {
+  stats.num_evicted += index.Find(id)->num_live;
+  index.Remove(id);
+  victims.push_back(id);
 }
 
 Status DiskTier::State::RemoveSegments(std::span<const FileId> ids, FolderLock& folder_lock) {

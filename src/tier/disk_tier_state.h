@@ -107,7 +107,7 @@ struct DiskTier::State {
 
   std::set<FileId> Pinned(const Lock&) const;
   bool ChooseVictims(uint64_t wanted_bytes, std::vector<FileId>& victims, const Lock&);
-  void EvictFromIndex(const std::shared_ptr<Segment>& segment, std::vector<FileId>& victims, const Lock&);
+  void EvictFromIndex(FileId id, std::vector<FileId>& victims, const Lock&);
   Status RemoveSegments(std::span<const FileId> ids, FolderLock& folder_lock);
 
   Status SyncSegments(std::span<const std::shared_ptr<Segment>> segments);

@@ -110,6 +110,7 @@ TEST_CASE("Redis cluster: the list of nodes spares redirects of other slots") {
 }
 
 TEST_CASE("Redis cluster: ASK is followed once, with ASKING before each command") {
+  if (!HasRedis()) return;
   const RedisFakeServer importing([&](const RedisFakeServer::Command& command) -> RedisFakeServer::Answer {
     if (command[0] == "EXISTS") return {":1\r\n"};
     return {"+OK\r\n"};
@@ -129,6 +130,7 @@ TEST_CASE("Redis cluster: ASK is followed once, with ASKING before each command"
 }
 
 TEST_CASE("Redis cluster: redirects without end are given up") {
+  if (!HasRedis()) return;
   std::string places[2];
   const auto answer_with = [&](int other) {
     return [&places, other](const RedisFakeServer::Command& command) -> RedisFakeServer::Answer {
@@ -147,6 +149,7 @@ TEST_CASE("Redis cluster: redirects without end are given up") {
 }
 
 TEST_CASE("Redis cluster: a server that was redirected to and dies is forgotten") {
+  if (!HasRedis()) return;
   auto replaced = std::make_unique<RedisFakeServer>([](auto&) -> RedisFakeServer::Answer { return {":1\r\n"}; });
   const RedisFakeServer replacement([](auto&) -> RedisFakeServer::Answer { return {":1\r\n"}; });
   std::string place = replaced->place();

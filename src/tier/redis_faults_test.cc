@@ -68,6 +68,7 @@ std::vector<Answer> Nonsense() {
 }
 
 TEST_CASE("Redis faults: nonsense is a miss or a declined write, in time, and then all is well again") {
+  if (!HasRedis()) return;
   std::atomic<bool> is_sane = false;
   Answer nonsense;
   const RedisFakeServer server([&](const RedisFakeServer::Command&) { return is_sane ? Answer{":1\r\n"} : nonsense; });
@@ -95,6 +96,7 @@ TEST_CASE("Redis faults: nonsense is a miss or a declined write, in time, and th
 }
 
 TEST_CASE("Redis faults: of what was answered before it broke, each record counts") {
+  if (!HasRedis()) return;
   int num_answers = 0;
   const RedisFakeServer server([&](const RedisFakeServer::Command&) -> Answer {
     return ++num_answers == 4 ? Answer{"nonsense\r\n"} : Answer{"+OK\r\n"};
@@ -108,6 +110,7 @@ TEST_CASE("Redis faults: of what was answered before it broke, each record count
 }
 
 TEST_CASE("Redis faults: all commands of a call are sent before the first answer") {
+  if (!HasRedis()) return;
   int num_commands = 0;
   const RedisFakeServer server([&](const RedisFakeServer::Command&) -> Answer {
     if (++num_commands < 500) return {""};
@@ -127,6 +130,7 @@ TEST_CASE("Redis faults: all commands of a call are sent before the first answer
 }
 
 TEST_CASE("Redis faults: a peer that goes away while it is written to raises no signal") {
+  if (!HasRedis()) return;
   const RedisFakeServer server([](const RedisFakeServer::Command&) -> Answer { return {"+OK\r\n", true}; });
   RedisTierOptions options = OptionsOf(server);
   options.database = 1;  // SELECT is answered, then the connection is closed
@@ -137,6 +141,7 @@ TEST_CASE("Redis faults: a peer that goes away while it is written to raises no 
 }
 
 TEST_CASE("Redis faults: the time-out grows with what is transferred") {
+  if (!HasRedis()) return;
   const RedisFakeServer server([](const RedisFakeServer::Command&) -> Answer { return {""}; });
   RedisTierOptions options = OptionsOf(server);
   options.timeout = 50ms;
@@ -149,6 +154,7 @@ TEST_CASE("Redis faults: the time-out grows with what is transferred") {
 }
 
 TEST_CASE("Redis faults: after failures in a row the peer is left alone, then one call tries") {
+  if (!HasRedis()) return;
   std::atomic<bool> is_sane = false;
   const RedisFakeServer server([&](auto&) { return is_sane ? Answer{":1\r\n"} : Answer{"nonsense\r\n"}; });
   RedisTierOptions options = OptionsOf(server);
@@ -169,6 +175,7 @@ TEST_CASE("Redis faults: after failures in a row the peer is left alone, then on
 }
 
 TEST_CASE("Redis faults: nobody answers the connection") {
+  if (!HasRedis()) return;
   // A listener whose queue is full does not answer further connections.
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
@@ -198,6 +205,7 @@ TEST_CASE("Redis faults: nobody answers the connection") {
 }
 
 TEST_CASE("Redis faults: a name that can't be resolved, a port where nobody listens") {
+  if (!HasRedis()) return;
   RedisTierOptions options;
   options.host = "no such host";
   const auto nameless = Open(options);

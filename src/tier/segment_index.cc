@@ -19,6 +19,7 @@ void SegmentIndex::Add(std::shared_ptr<Segment> segment) {
   bytes_ += segment->bytes;
   max_order_ = std::max(max_order_, segment->table.order);
   segment->num_live = segment->table.records.size();
+  DropLive(*segment, 0);
   for (uint32_t i = 0; i < segment->table.records.size(); ++i) AddPlace(segment->table.records[i].key, {segment, i});
 }
 
@@ -33,7 +34,13 @@ void SegmentIndex::Forget(const std::shared_ptr<Segment>& segment) {
   for (uint32_t i = 0; i < segment->table.records.size(); ++i) {
     RemovePlace(segment->table.records[i].key, segment.get(), i);
   }
-  segment->num_live = 0;
+  DropLive(*segment, segment->num_live);
+}
+
+void SegmentIndex::DropLive(Segment& segment, size_t num_records) {
+  segment.num_live -= num_records;
+  // It may have been removed before its reader found it damaged.
+  if (segment.num_live == 0 && segments_.contains(segment.id)) useless_.insert(segment.id);
 }
 
 void SegmentIndex::RemovePlace(const RecordKey& key, const Segment* segment, uint32_t record) {
@@ -62,16 +69,17 @@ void SegmentIndex::Remove(const FileId& id) {
   if (found == segments_.end()) return;
   bytes_ -= found->second->bytes;
   Forget(found->second);
+  useless_.erase(id);
   segments_.erase(found);
 }
 
 void SegmentIndex::Erase(const RecordKey& key) {
   const auto newest = newest_.find(key);
   if (newest == newest_.end()) return;
-  --newest->second.segment->num_live;
+  DropLive(*newest->second.segment, 1);
   newest_.erase(newest);
   const auto [begin, end] = older_.equal_range(key);
-  for (auto older = begin; older != end; ++older) --older->second.segment->num_live;
+  for (auto older = begin; older != end; ++older) DropLive(*older->second.segment, 1);
   older_.erase(begin, end);
 }
 

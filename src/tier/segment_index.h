@@ -5,10 +5,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -52,6 +52,8 @@ class SegmentIndex {
   std::optional<Place> Find(const RecordKey& key) const;
   std::shared_ptr<Segment> Find(const FileId& id) const;  // null
   const std::map<FileId, std::shared_ptr<Segment>>& segments() const { return segments_; }
+  // Those without a record that could be found: erased or damaged.
+  const std::set<FileId>& useless() const { return useless_; }
   uint64_t bytes() const { return bytes_; }
   uint64_t num_records() const { return newest_.size(); }
   uint64_t max_order() const { return max_order_; }  // that ever was
@@ -60,11 +62,13 @@ class SegmentIndex {
   static bool IsNewer(const Place& a, const Place& b);
   void AddPlace(const RecordKey& key, Place place);
   void RemovePlace(const RecordKey& key, const Segment* segment, uint32_t record);
+  void DropLive(Segment& segment, size_t num_records);
   void ReplaceNewest(std::unordered_map<RecordKey, Place, RecordKeyHash>::iterator newest);
 
   std::map<FileId, std::shared_ptr<Segment>> segments_;
   std::unordered_map<RecordKey, Place, RecordKeyHash> newest_;
   std::unordered_multimap<RecordKey, Place, RecordKeyHash> older_;  // seldom any
+  std::set<FileId> useless_;
   uint64_t bytes_ = 0;
   uint64_t max_order_ = 0;
 };

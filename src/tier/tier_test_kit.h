@@ -23,7 +23,7 @@ struct TestRecord {
 };
 
 inline RecordKey TestKey(uint64_t number) {
-  return {.low = number * 0x9e3779b97f4a7c15u, .high = number};
+  return {.low = number * 0xd1342543de82ef95u, .high = number};
 }
 
 inline TestRecord MakeTestRecord(uint64_t number, uint64_t version = 0, size_t payload_bytes = 5000) {

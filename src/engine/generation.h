@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kvist/reuse.h"
+#include "model/sampler.h"
+#include "model/tokenizer.h"
+
+namespace kvist {
+
+struct GenerateOptions {
+  int64_t max_tokens = 256;  // of output; 0: the prompt is computed and nothing more
+  SamplerOptions sampler;
+  std::vector<std::string> stops;  // the output ends before the first of these
+};
+
+enum class FinishReason : uint8_t {
+  kEnd,        // the model ended its text
+  kStop,       // a stop string came
+  kLength,     // max_tokens
+  kContext,    // the model's context is full
+  kCancelled,  // the caller asked to stop
+};
+
+// "end", "stop", "length", "context", "cancelled" as used in JSON output.
+const char* FinishReasonName(FinishReason reason);
+
+struct GenerationStats {
+  int64_t prompt_tokens = 0;
+  int64_t reused_tokens = 0;    // of the prompt, found in the sequence
+  int64_t computed_tokens = 0;  // of the prompt
+  int64_t output_tokens = 0;
+  int64_t decode_steps = 0;  // one fewer than output tokens as a rule: the prompt itself gives the first
+  double prefill_s = 0;
+  double decode_s = 0;
+
+  GenerationStats& operator+=(const GenerationStats& other);
+};
+
+struct Generation {
+  std::string text;  // valid UTF-8
+  std::vector<Token> tokens;
+  FinishReason finish = FinishReason::kEnd;
+  GenerationStats stats;
+  ReuseReport reuse;  // where the prompt's tokens came from that were not computed
+};
+
+}  // namespace kvist

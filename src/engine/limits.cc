@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "engine/limits.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "engine/kv_size.h"
+
+namespace kvist {
+namespace {
+
+std::string Mebibytes(size_t bytes) {
+  return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB";
+}
+
+}  // namespace
+
+int64_t MaxTextTokens(const Model& model, const Cache& cache) {
+  const GrowthOptions& growth = cache.options().growth;
+  const int64_t context = model.context_length();
+  return growth.kind == GrowthKind::kStatic ? std::min(context, growth.max_tokens) : context;
+}
+
+Status CheckRequest(const Model& model, const Cache& cache, std::span<const Token> prompt,
+                    const GenerateOptions& options) {
+  if (prompt.empty()) return Fail(ErrorCode::kInvalidArgument, "the prompt is empty; give it some text");
+  if (options.max_tokens < 0) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "the number of tokens to generate is " + std::to_string(options.max_tokens) + "; it must be 0 or more");
+  }
+  for (const Token token : prompt) {
+    if (token >= 0 && token < model.num_vocabulary()) continue;
+    return Fail(ErrorCode::kInvalidArgument, "token " + std::to_string(token) + " of the prompt is not between 0 and " +
+                                                 std::to_string(model.num_vocabulary() - 1));
+  }
+  const int64_t max_tokens = MaxTextTokens(model, cache);
+  if (std::cmp_less_equal(prompt.size(), max_tokens)) return {};
+  const std::string has = "the prompt has " + std::to_string(prompt.size()) + " tokens and the ";
+  if (max_tokens < model.context_length()) {
+    return Fail(ErrorCode::kOutOfRange, has + "static cache holds " + std::to_string(max_tokens) +
+                                            "; give --growth a larger max or shorten the prompt");
+  }
+  return Fail(ErrorCode::kOutOfRange,
+              has + "model's context holds " + std::to_string(model.context_length()) + "; shorten it");
+}
+
+Status CheckPromptFits(const Cache& cache, int64_t num_prompt_tokens, int64_t step_tokens) {
+  const CacheOptions& options = cache.options();
+  const size_t needed_bytes = KvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens);
+  if (options.budget_bytes == 0 || needed_bytes <= options.budget_bytes) return {};
+  return Fail(ErrorCode::kOutOfMemory, "the keys and values of the prompt's " + std::to_string(num_prompt_tokens) +
+                                           " tokens need " + Mebibytes(needed_bytes) +
+                                           " and the KV memory is limited to " + std::to_string(options.budget_bytes) +
+                                           " bytes; allow more or shorten the prompt");
+}
+
+Error ExplainStep(Error error, const Cache& cache, int64_t num_tokens) {
+  if (error.code == ErrorCode::kOutOfMemory) {
+    const size_t bytes = KvBytes(cache.geometry(), cache.options(), num_tokens, 1);
+    error.message += "; the keys and values of " + std::to_string(num_tokens) + " tokens take " + Mebibytes(bytes);
+  }
+  return error;
+}
+
+}  // namespace kvist
