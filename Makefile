@@ -27,7 +27,9 @@ demo: build ## a real model answers from the cache
 	@$(BUILD)/kvist model get smollm2 >/dev/null
 	@scripts/demo.sh $(BUILD)/kvist
 
-test: build ## every test, with the two models they run on
+test: ## every test, with the two models they run on
+	@KVIST_SETUP_TESTS=1 scripts/setup.sh
+	@$(MAKE) --no-print-directory build
 	@$(BUILD)/kvist model get smollm2 gemma3 >/dev/null
 	@ctest --preset release --parallel $(JOBS)
 

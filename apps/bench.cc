@@ -10,6 +10,7 @@ void AddBenchCommand(CLI::App& program, Command* chosen) {
   AddBenchAttention(bench, chosen);
   AddBenchDecode(bench, chosen);
   AddBenchGrowth(bench, chosen);
+  AddBenchLoad(bench, chosen);
   AddBenchPrefill(bench, chosen);
   AddBenchSpeedup(bench, chosen);
   AddBenchTiers(bench, chosen);

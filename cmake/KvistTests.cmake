@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The Kvist authors
-# The tests, as ctest sees them. Labels: unit, property, engine, lint, python, program, install.
+# The tests, as ctest sees them. Labels: unit, property, engine, lint, python, program, install, torture.
 find_package(doctest CONFIG REQUIRED)
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
@@ -31,6 +31,14 @@ file(GLOB conformance_tests CONFIGURE_DEPENDS tests/conformance/*.cc)
 file(GLOB property_tests CONFIGURE_DEPENDS tests/property/*.cc)
 kvist_add_test_program(kvist_unit_test unit kvist ${library_tests} ${conformance_tests})
 kvist_add_test_program(kvist_property_test property kvist ${property_tests})
+
+# Kills processes that write to a store, and looks at what is left of it.
+add_executable(kvist_torture_store tests/torture/torture_store.cc)
+kvist_target_defaults(kvist_torture_store)
+target_include_directories(kvist_torture_store PRIVATE "${PROJECT_SOURCE_DIR}")
+target_link_libraries(kvist_torture_store PRIVATE kvist xxHash::xxhash)
+add_test(NAME torture_store COMMAND kvist_torture_store --rounds 200)
+set_tests_properties(torture_store PROPERTIES LABELS torture TIMEOUT 600)
 
 # Of a build for another machine (cmake/aarch64.cmake), in its emulator: the unit tests on each instruction set, without
 # those that take more than 20 seconds there because they attend to long texts again and again.
@@ -86,7 +94,10 @@ set_tests_properties(python_report PROPERTIES SKIP_RETURN_CODE 77)
 if(TARGET kvist_program)
   kvist_add_script_test(program program Python3::Interpreter tests/program/test_program.py
                         $<TARGET_FILE:kvist_program>)
+  kvist_add_script_test(program_sessions program Python3::Interpreter tests/program/test_sessions.py
+                        $<TARGET_FILE:kvist_program>)
   kvist_runs_models(program)
+  kvist_runs_models(program_sessions)
 endif()
 if(NOT KVIST_SANITIZE)  # an installed library with a sanitizer in it is of no use to anybody
   kvist_add_script_test(install install bash tests/install/run.sh "${PROJECT_BINARY_DIR}" "${CMAKE_COMMAND}")

@@ -47,6 +47,8 @@ missing_packages() {
   command -v ninja >/dev/null || echo ninja-build
   command -v git >/dev/null || echo git
   command -v clang-format >/dev/null || [ -z "${KVIST_SETUP_CI:-}" ] || echo clang-format
+  # The tests start a server of their own; without it those of the Redis tier are skipped.
+  command -v redis-server >/dev/null || [ -z "${KVIST_SETUP_TESTS:-}${KVIST_SETUP_CI:-}" ] || echo redis-server
   python3 -c 'import venv, ensurepip' 2>/dev/null || printf '%s\n' python3 python3-venv
   local header_to_package=(
     xxhash.h libxxhash-dev
@@ -78,6 +80,13 @@ install_packages() {
   echo "setup: reading Debian's package lists"
   # A list that can't be read may be of some other source; if it matters, the next step fails and the log tells why.
   apt-get update >>"$log" 2>&1 || true
+  # Packages of services start them when they are installed, unless this file says no.
+  local policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$log" /usr/sbin/policy-rc.d' EXIT
+  fi
   run "installing $*" apt-get install -y --no-install-recommends "$@"
 }
 

@@ -94,10 +94,7 @@ bool Cache::Core::EvictPrefixes(size_t bytes) {
   if (!prefixes) return false;
   const auto evict = [&] { return prefixes->Evict(bytes, [](const PrefixIndex::Entry&, size_t) { return false; }); };
   size_t num_freed = evict();
-  if (num_freed == 0 && tiers) {
-    tiers->WaitUntilWritten();
-    num_freed = evict();
-  }
+  if (num_freed == 0 && tiers) tiers->WaitForWrites([&] { return (num_freed = evict()) > 0; });
   Trim();
   return num_freed > 0;
 }

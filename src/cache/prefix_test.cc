@@ -214,6 +214,23 @@ TEST_CASE("prefix: idle ones make room, the least recently used first, and the b
   CHECK(any_in_part);
 }
 
+TEST_CASE("prefix: what a sequence can do alone it can do beside what it left behind itself") {
+  std::mt19937 random(12);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const size_t block_bytes = LayOutGroups(geometry, Form{})[0].block_bytes;
+  const auto cache = OpenSharing(geometry, {}, 3 * block_bytes);
+  const StepData text = RandomStep(random, geometry, 3 * kBlock);
+  {
+    Sequence sequence = cache->Begin();
+    RunRest(geometry, text.Part(geometry, 0, 40), sequence, 64);
+  }
+  Sequence sequence = cache->Begin();
+  CHECK(sequence.Reuse(text.tokens).num_tokens() == 40);
+  // The last block is a prefix, too, and there is no room for a copy.
+  RunRest(geometry, text, sequence, 64);
+  CHECK(sequence.num_tokens() == 3 * kBlock);
+}
+
 TEST_CASE("prefix: other salts, removed tokens and caches that do not share find nothing") {
   std::mt19937 random(9);
   const CacheGeometry geometry = SmallGeometry(0);

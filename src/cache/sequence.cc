@@ -220,6 +220,7 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
     fresh = state_->ReserveBlocks(num_tokens);
   }
   while (!fresh && core.EvictPrefixes(state_->BytesToReserve(num_tokens))) fresh = state_->ReserveBlocks(num_tokens);
+  if (!fresh && state_->LetGoOfTail()) fresh = state_->ReserveBlocks(num_tokens);
   if (!fresh) {
     core.housekeeper->Wake();  // blocks that were taken before one was refused are spare now
     return std::unexpected(fresh.error());

@@ -81,6 +81,16 @@ std::vector<Digest> Sequence::State::ShareAll() {
   return digests;
 }
 
+bool Sequence::State::LetGoOfTail() {
+  bool any = false;
+  for (size_t group = 0; group < tables.size() && core->prefixes; ++group) {
+    if (tables[group].refs().empty()) continue;
+    const BlockRef& tail = tables[group].refs().back();
+    any |= core->prefixes->LetGo(DigestBefore(num_shared_blocks), group, {tail.block, tail.is_sealed});
+  }
+  return any;
+}
+
 void Sequence::State::End() {
   if (!core->prefixes || num_tokens == 0) return;
   core->prefixes->Touch(ShareAll());

@@ -59,6 +59,8 @@ struct Sequence::State {
   bool IsUsable(const Run& run, size_t num_blocks, int64_t end_position) const;
   std::vector<ReuseReport::FromTier> FetchFromTiers(const Run& run, std::span<const Token> prompt, bool with_tail,
                                                     MissReason& reason);
+  // The last block, which a step would have to copy because it is also a prefix, is no prefix any more.
+  bool LetGoOfTail();
   void ReleaseRun(const Run& run) const;
   int64_t TakeRun(const Run& run, std::span<const Token> prompt);
   void ExplainMiss(std::span<const Token> prompt, ReuseReport& report) const;

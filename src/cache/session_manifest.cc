@@ -12,7 +12,7 @@
 namespace kvist {
 namespace {
 
-constexpr std::string_view kMagic = "KVISTSES";
+constexpr std::string_view kMagic = "KVISTMAN";
 constexpr uint32_t kVersion = 1;
 
 void WriteText(std::string_view text, ByteWriter& out) {

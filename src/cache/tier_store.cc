@@ -21,6 +21,9 @@ constexpr int kNumThreads = 2;
 constexpr size_t kLeastBytesAThread = size_t{1} << 20;
 // Whoever needs the memory of what is being written waits no longer than this; then it is not written.
 constexpr std::chrono::seconds kLongestWait{2};
+constexpr std::chrono::milliseconds kBetweenLooks{5};
+// A write is divided into transfers of about so many blocks: what is written makes room before the rest is.
+constexpr size_t kBlocksAWrite = 64;
 constexpr size_t kMostRecordsAWrite = 256;
 
 double SecondsSince(Clock::time_point start) {
@@ -314,6 +317,13 @@ void TierStore::ReadPlaces(std::span<const Wanted> wanted, std::span<Place> plac
 }
 
 void TierStore::WriteBehind(std::vector<PrefixIndex::Entry> entries) {
+  for (size_t begin = 0; begin < entries.size(); begin += kBlocksAWrite) {
+    const auto end = entries.begin() + std::ptrdiff_t(std::min(begin + kBlocksAWrite, entries.size()));
+    WritePart({entries.begin() + std::ptrdiff_t(begin), end});
+  }
+}
+
+void TierStore::WritePart(std::vector<PrefixIndex::Entry> entries) {
   size_t bytes = 0;
   for (const PrefixIndex::Entry& entry : entries) {
     for (size_t group = 0; group < entry.blocks.size(); ++group) {
@@ -324,6 +334,20 @@ void TierStore::WriteBehind(std::vector<PrefixIndex::Entry> entries) {
   queue_->Submit(TransferPriority::kWriteBehind, bytes, [this, held] {
     for (const auto& one : tiers_) WriteTo(*one->tier, held->entries);
   });
+}
+
+void TierStore::WaitForWrites(const std::function<bool()>& is_enough) {
+  const auto end = Clock::now() + kLongestWait;
+  while (!is_enough()) {
+    if (queue_->WaitUntilIdleFor(kBetweenLooks)) {
+      is_enough();
+      return;
+    }
+    if (Clock::now() < end) continue;
+    queue_->CancelWriteBehind();
+    is_enough();
+    return;
+  }
 }
 
 void TierStore::WaitUntilWritten() {

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -47,6 +48,9 @@ class TierStore {
   // to write already, they stay in memory only.
   void WriteBehind(std::vector<PrefixIndex::Entry> entries);
   void WaitUntilWritten();
+  // Calls is_enough while blocks are being written, now and again, until it is true or nothing is left to wait for.
+  // After 2 s what is not being written yet is given up.
+  void WaitForWrites(const std::function<bool()>& is_enough);
   // The same now, to the first disk tier. How many records it has of them, all groups counted.
   Status WriteNow(const std::vector<PrefixIndex::Entry>& entries);
 
@@ -73,6 +77,7 @@ class TierStore {
   bool AllocateBlocks(std::vector<Place>& places);
   void ReadPlaces(std::span<const Wanted> wanted, std::span<Place> places);
   void Verify(const Wanted& wanted, Place& place, const std::vector<std::byte>& header);
+  void WritePart(std::vector<PrefixIndex::Entry> entries);
   size_t WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& entries);
 
   Cache::Core* const core_;

@@ -44,7 +44,7 @@ class Generator {
   Result<Generation> Generate(std::span<const Token> prompt, const GenerateOptions& options,
                               const GenerateEvents& events);
 
-  void Forget();                   // frees the text of the last call
+  void Forget();                     // frees the text of the last call
   void Continue(Sequence sequence);  // as if its text had been that of the last call; it is of the same cache
   const Sequence& sequence() const { return sequence_; }
 

@@ -182,6 +182,19 @@ size_t PrefixIndex::Evict(size_t bytes, const std::function<bool(const Entry& en
   return num_freed;
 }
 
+bool PrefixIndex::LetGo(const Digest& parent, size_t group, const StoredBlock& block) {
+  const Lock lock(mutex_);
+  const auto children = children_.find(parent);
+  if (children == children_.end()) return false;
+  for (const Digest& child : children->second) {
+    const Node& node = nodes_.at(child);
+    if (node.entry.blocks[group] != block) continue;
+    DropBlock(node.uses[group], lock);
+    return true;
+  }
+  return false;
+}
+
 std::optional<PrefixIndex::Nearest> PrefixIndex::Explain(const Digest& parent, std::span<const Token> tokens) const {
   const Lock lock(mutex_);
   const auto children = children_.find(parent);

@@ -79,6 +79,9 @@ class PrefixIndex {
   // called with each and may return true to have it passed over.
   size_t Evict(size_t bytes, const std::function<bool(const Entry& entry, size_t group)>& keep);
 
+  // Lets go of a block of an entry after `parent`, whoever else holds it: whether there was one.
+  bool LetGo(const Digest& parent, size_t group, const StoredBlock& block);
+
   // Why nothing follows `parent` as the tokens do: what is or was there instead.
   struct Nearest {
     int64_t num_common = 0;            // tokens

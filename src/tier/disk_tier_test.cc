@@ -166,6 +166,8 @@ TEST_CASE("disk tier: pieces of payloads, side by side in memory or not, and non
   TierRead read{.key = TestKey(3), .payload = piece, .payload_offset = SIZE_MAX, .header = {}};
   tier->Read({&read, 1});
   CHECK_FALSE(read.is_hit);
+  CHECK(Holds(*tier, 3));
+  CHECK(tier->stats().num_failures == 0);
 }
 
 TEST_CASE("disk tier: the files are the owner's alone") {
@@ -344,6 +346,7 @@ TEST_CASE("disk tier: clocks that go wrong only change the order") {
   for (size_t i = 0; i < files.size(); ++i) SetUsedAt(files[i], i % 2 ? 15'000'000'000 : -2'000'000'000);
   auto tier = OpenTier(folder, options);
   for (uint64_t i = 0; i < 8; ++i) CHECK(Holds(*tier, i));
+  for (const fs::path& file : files) CHECK(fs::last_write_time(file) <= fs::file_time_type::clock::now());
   for (const fs::path& file : folder.Files("segments")) SetUsedAt(file, 15'000'000'000);  // while it is open
   for (uint64_t i = 8; i < 40; ++i) {
     REQUIRE(WriteOne(*tier, i, 0, 100'000));
@@ -586,6 +589,24 @@ TEST_CASE("disk tier: a lock that somebody holds is waited for only so long") {
   const auto hold = HoldOffChanges(opened);
   CHECK(hold);
   CHECK_FALSE(FolderLock::Take(opened, std::chrono::milliseconds(20)));
+}
+
+TEST_CASE("disk tier: a session is not saved when another process evicts its record meanwhile") {
+  TestFolder folder;
+  auto tier = OpenTier(folder);
+  REQUIRE(WriteOne(*tier, 1));
+  REQUIRE(Save(*tier, "other", "m", {1}));  // the segment is on the disk: saving comes soon to where it waits
+  const Folder opened = Folder::Open(folder.path()).value();
+  auto held = FolderLock::Take(opened);
+  REQUIRE(held);
+  Status saved;
+  std::thread saver([&] { saved = Save(*tier, "s", "m", {1}); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  fs::remove(folder.Files("segments")[0]);
+  held = std::unexpected(Error{});
+  saver.join();
+  CHECK(CodeOf(saved) == ErrorCode::kNotFound);
+  CHECK(CodeOf(tier->ReadSession("s")) == ErrorCode::kNotFound);
 }
 
 TEST_CASE("disk tier: processes that are killed at any instant leave all that was saved and nothing half done") {
@@ -857,6 +878,21 @@ TEST_CASE("disk tier: foreign files of every kind are left alone and don't count
   CHECK(Save(*tier, "g", "m", {19}));
   OpenTier(folder, {.limit_bytes = kMiB});
   for (const fs::path& path : foreign) CHECK(fs::exists(fs::symlink_status(path)));
+}
+
+TEST_CASE("disk tier: a link to a segment is no segment") {
+  TestFolder folder, elsewhere;
+  REQUIRE(WriteOne(*OpenTier(elsewhere), 1));
+  OpenTier(folder);
+  const fs::path segment = elsewhere.Files("segments")[0];
+  const fs::path link = fs::path(folder.path()) / "segments" / segment.filename();
+  fs::create_symlink(segment, link);
+  auto tier = OpenTier(folder);
+  CHECK(ReadTestRecord(*tier, 1) == kMiss);
+  CHECK(tier->stats().bytes == 0);
+  fs::remove(link);
+  fs::copy(segment, link);
+  CHECK(ReadTestRecord(*OpenTier(folder), 1) == kRight);
 }
 
 TEST_CASE("disk tier: something else in the place of the lock or a subfolder: nothing is written") {

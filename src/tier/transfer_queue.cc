@@ -116,6 +116,20 @@ void TransferQueue::RunTransfers(bool takes_write_behind) {
   }
 }
 
+bool TransferQueue::WaitUntilIdleFor(std::chrono::milliseconds longest) {
+  Lock lock(mutex_);
+  return idle_.wait_for(lock, longest, [this, &lock] { return num_running_ == 0 && NextLine(true, lock) == nullptr; });
+}
+
+void TransferQueue::CancelWriteBehind() {
+  Line cancelled;
+  {
+    const Lock lock(mutex_);
+    cancelled.swap(line(TransferPriority::kWriteBehind));
+  }
+  for (const auto& transfer : cancelled) transfer->Cancel();
+}
+
 void TransferQueue::WaitUntilIdle() {
   Lock lock(mutex_);
   idle_.wait(lock, [this, &lock] { return num_running_ == 0 && NextLine(true, lock) == nullptr; });
