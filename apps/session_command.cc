@@ -205,6 +205,7 @@ void AddNames(CLI::App* command, const std::shared_ptr<SessionArguments>& argume
   command->add_option("NAME", arguments->names, "Of the session, as in `kvist chat --session NAME`")
       ->required()
       ->expected(1, num_most)
+      ->allow_extra_args(num_most > 1)  // else it takes the next one, too, and complains of it
       ->type_name("");
 }
 

@@ -40,7 +40,8 @@ struct StoredSession {
 //
 // A folder that can't be written to (read-only, full) is read from and declines writes. Foreign files are left alone
 // and don't count. A file of a newer format version is left alone, not counted and missed. A segment that is damaged is
-// removed, but kept when a session needs it; a damaged session is kept, but what it needed may be evicted.
+// removed, but kept when a session needs it; a damaged session is kept, but what it needed may be evicted. While a
+// session can't be read (no permission, no file descriptors) nothing is evicted.
 // Of several records of one key the newest is found; when that has gone, the next.
 class DiskTier : public Tier {
  public:

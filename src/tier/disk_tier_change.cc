@@ -89,7 +89,9 @@ std::set<FileId> DiskTier::State::Pinned(const Lock&) const {
 
 bool DiskTier::State::ChooseVictims(uint64_t wanted_bytes, std::vector<FileId>& victims, const Lock& lock) {
   const uint64_t other_bytes = wanted_bytes + SessionBytes(lock);
-  if (index.useless().empty() && other_bytes + index.bytes() <= options.limit_bytes) return true;
+  const bool fits = other_bytes + index.bytes() <= options.limit_bytes;
+  if (!are_sessions_known) return fits;
+  if (fits && index.useless().empty()) return true;
   const std::set<FileId> pinned = Pinned(lock);
   std::vector<Segment*> evictable;
   uint64_t kept_bytes = other_bytes;

@@ -31,10 +31,11 @@ void DiskTier::State::Refresh(bool is_still) {
     const Lock lock(mutex);
     if (known == stamp) return;
   }
-  LookAtSegments();
-  LookAtSessions();
+  const bool has_looked = LookAtSegments();
+  const bool has_looked_at_sessions = LookAtSessions();
   const Lock lock(mutex);
-  if (is_still) known = stamp;
+  are_sessions_known = has_looked_at_sessions;
+  if (is_still && has_looked && has_looked_at_sessions) known = stamp;
 }
 
 void DiskTier::State::RefreshUnlocked() {
@@ -57,9 +58,9 @@ void DiskTier::State::RefreshAfterMiss() {
   looking_debt_s += std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-void DiskTier::State::LookAtSegments() {
+bool DiskTier::State::LookAtSegments() {
   const auto names = ListNames(folder.segments);
-  if (!names) return;
+  if (!names) return false;
   std::set<FileId> listed, unknown;
   for (const std::string& name : *names) {
     if (const auto id = ParseSegmentFileName(name)) listed.insert(*id);
@@ -79,6 +80,7 @@ void DiskTier::State::LookAtSegments() {
   std::erase_if(missing, [&](const FileId& id) { return StatOf(folder.segments, SegmentFileName(id)).has_value(); });
   const Lock lock(mutex);
   for (const FileId& id : missing) index.Remove(id);
+  return true;
 }
 
 void DiskTier::State::LoadSegment(const FileId& id) {
@@ -104,9 +106,10 @@ void DiskTier::State::LoadSegment(const FileId& id) {
   index.Add(segment);
 }
 
-void DiskTier::State::LookAtSessions() {
+bool DiskTier::State::LookAtSessions() {
   const auto names = ListNames(folder.sessions);
-  if (!names) return;
+  if (!names) return false;
+  bool are_all_read = true;
   std::map<std::string, std::shared_ptr<const KnownSession>> listed;
   for (const std::string& file_name : *names) {
     const auto name = ParseSessionFileName(file_name);
@@ -117,21 +120,25 @@ void DiskTier::State::LookAtSessions() {
       const Lock lock(mutex);
       if (const auto before = sessions.find(*name); before != sessions.end()) session = before->second;
     }
-    if (!session || !session->IsOf(*stat)) session = LoadSession(file_name, *stat);
+    if (!session || !session->IsOf(*stat)) {
+      auto loaded = LoadSession(file_name, *stat);
+      if (loaded) session = *std::move(loaded);
+      if (!loaded) CountFailure(loaded.error());
+      are_all_read &= loaded.has_value();
+    }
     if (session) listed[*name] = session;
   }
   const Lock lock(mutex);
   sessions = std::move(listed);
+  return are_all_read;
 }
 
-std::shared_ptr<const KnownSession> DiskTier::State::LoadSession(const std::string& file_name,
-                                                                 const struct stat& stat) {
-  auto table = [&]() -> Result<SessionTable> {
-    KVIST_TRY(const File file, OpenToRead(folder.sessions, file_name));
-    return ReadSessionTable(file);
-  }();
-  if (!table) CountFailure(table.error());
-  if (!table && table.error().code != ErrorCode::kCorrupt && table.error().code != ErrorCode::kIo) return nullptr;
+Result<std::shared_ptr<const KnownSession>> DiskTier::State::LoadSession(const std::string& file_name,
+                                                                         const struct stat& stat) const {
+  const auto file = OpenToRead(folder.sessions, file_name);
+  auto table = file ? ReadSessionTable(*file) : std::unexpected(file.error());
+  if (!table && table.error().code == ErrorCode::kIo) return std::unexpected(table.error());
+  if (!table && table.error().code != ErrorCode::kCorrupt) return nullptr;
   auto session = std::make_shared<KnownSession>();
   session->inode = stat.st_ino;
   session->file_bytes = uint64_t(stat.st_size);

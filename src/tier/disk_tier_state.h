@@ -95,13 +95,16 @@ struct DiskTier::State {
   std::optional<FolderStamp> known;  // of the folder when we last looked and it was still
   SegmentIndex index;
   std::map<std::string, std::shared_ptr<const KnownSession>> sessions;
-  TierStats stats;  // but what is held now
+  bool are_sessions_known = false;  // not while one can't be read: then nothing may be evicted
+  TierStats stats;                  // but what is held now
 
  private:
-  void LookAtSegments();
+  // False when it could not be looked at as a whole.
+  bool LookAtSegments();
   void LoadSegment(const FileId& id);
-  void LookAtSessions();
-  std::shared_ptr<const KnownSession> LoadSession(const std::string& file_name, const struct stat& stat);
+  bool LookAtSessions();
+  // Null when it is not ours to read; kIo.
+  Result<std::shared_ptr<const KnownSession>> LoadSession(const std::string& file_name, const struct stat& stat) const;
 
   void ReadSegment(std::span<const Wanted> wanted);
 

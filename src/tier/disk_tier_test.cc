@@ -456,6 +456,21 @@ TEST_CASE("disk tier: a session keeps its record though a newer one of the same 
   CHECK(ReadTestRecord(*tier, 1, 100'000) == kRight);
 }
 
+TEST_CASE("disk tier: while a session can't be read nothing is evicted: it might need that") {
+  CHECK(InChild([] {
+    if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0)) return true;  // can't be tried
+    TestFolder folder;
+    for (uint64_t i = 0; i < 9; ++i) WriteOne(*OpenTier(folder), i, 0, 100'000);
+    const bool is_saved = Save(*OpenTier(folder), "s", "m", {0}).has_value();
+    fs::permissions(folder.Files("sessions")[0], fs::perms::none);
+    auto tier = OpenTier(folder, {.limit_bytes = kMiB});
+    const bool is_right = is_saved && WriteOne(*tier, 10, 0, 40'000) && !WriteOne(*tier, 11, 0, 100'000) &&
+                          Holds(*tier, 0) && tier->stats().num_declined == 1;
+    fs::permissions(folder.Files("sessions")[0], fs::perms::owner_all);
+    return is_right && WriteOne(*tier, 11, 0, 100'000) && Holds(*tier, 0) && !Holds(*tier, 1);
+  }));
+}
+
 TEST_CASE("disk tier: where sessions fill the limit writes are declined") {
   TestFolder folder;
   auto tier = OpenTier(folder, {.limit_bytes = kMiB});

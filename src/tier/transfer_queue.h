@@ -61,9 +61,9 @@ class TransferQueue {
   // `run` must not throw; it is destroyed after it ran or was cancelled, and before Wait returns. It may submit
   // transfers, but not wait for them: its thread might be the one that would run them.
   std::shared_ptr<Transfer> Submit(TransferPriority priority, size_t bytes, std::function<void()> run);
-  void WaitUntilIdle();  // until nothing waits or runs
+  void WaitUntilIdle();                                      // until nothing waits or runs
   bool WaitUntilIdleFor(std::chrono::milliseconds longest);  // the same; whether it came to that in time
-  void CancelWriteBehind();  // what has not begun
+  void CancelWriteBehind();                                  // what has not begun
   size_t bytes_in_flight() const { return *bytes_in_flight_; }
 
  private:
