@@ -240,6 +240,8 @@ TEST_CASE("prefix: other salts, removed tokens and caches that do not share find
     Sequence mine = cache->Begin("mine");
     RunRest(geometry, text, mine, 64);
     CHECK(cache->Begin("yours").Reuse(text.tokens).num_tokens() == 0);
+    CHECK(cache->Begin("yours").Reuse(text.tokens).reason == MissReason::kOtherSalt);
+    CHECK(cache->Begin("yours").Reuse(RandomStep(random, geometry, 50).tokens).reason == MissReason::kNothingStored);
     CHECK(cache->Begin().Reuse(text.tokens).num_tokens() == 0);
     CHECK(cache->Begin("mine").Reuse(text.tokens).num_tokens() == 96);
   }

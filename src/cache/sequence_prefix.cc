@@ -237,7 +237,14 @@ void Sequence::State::ExplainMiss(std::span<const Token> prompt, ReuseReport& re
   const auto rest = prompt.subspan(size_t(num_whole));
   const auto nearest = core->prefixes->Explain(DigestBefore(num_shared_blocks), rest);
   report.miss_position = num_tokens;
-  if (!nearest) return;
+  if (!nearest) {
+    const auto block_tokens = size_t(core->geometry.block_tokens);
+    const bool is_other_salt = num_whole == 0 && rest.size() >= block_tokens &&
+                               report.reason == MissReason::kNothingStored &&
+                               core->prefixes->IsKnownBeginning(rest.first(block_tokens));
+    if (is_other_salt) report.reason = MissReason::kOtherSalt;
+    return;
+  }
   if (nearest->was_evicted && report.reason == MissReason::kNothingStored) report.reason = MissReason::kEvicted;
   if (!nearest->other_token) return;
   report.reason = MissReason::kOtherToken;

@@ -164,42 +164,41 @@ size_t TierStore::NumLeading(std::span<const Wanted> wanted, std::span<const Pla
 
 // Blocks for the places, from the first on; those after one that there is no room for are taken off.
 bool TierStore::AllocateBlocks(std::vector<Place>& places) {
+  std::map<BlockPool*, std::vector<BlockId>> runs;  // the first block of each is taken last, from the back
+  for (const Place& place : places) runs[&pool(place.group, place.block.is_sealed)].emplace_back();
   size_t bytes = 0;
-  for (const Place& place : places) bytes += layout(place.group, place.block.is_sealed).block_bytes;
-  std::map<BlockPool*, size_t> pool_to_num;
-  for (const Place& place : places) ++pool_to_num[&pool(place.group, place.block.is_sealed)];
-  std::map<BlockPool*, std::vector<BlockId>> runs;
-  for (const auto& [of_places, num] : pool_to_num) {
-    // The first block of a run is taken last, from the back.
-    runs[of_places] = of_places->AllocateRun(num);
-    std::ranges::reverse(runs[of_places]);
+  for (const Place& place : places) bytes += BlockBytes(place);
+  for (auto& [of_run, run] : runs) {
+    run = of_run->AllocateRun(run.size());
+    std::ranges::reverse(run);
   }
-  for (size_t i = 0; i < places.size(); ++i) {
+  bool has_room = true;
+  for (size_t i = 0; i < places.size() && has_room; ++i) {
     StoredBlock& block = places[i].block;
-    BlockPool& pool = this->pool(places[i].group, block.is_sealed);
-    if (std::vector<BlockId>& run = runs[&pool]; !run.empty()) {
-      block.block = run.back();
-      run.pop_back();
-      bytes -= pool.block_bytes();
-      continue;
-    }
-    Result<BlockId> allocated = pool.Allocate();
-    if (!allocated) {
-      core_->Trim();
-      allocated = pool.Allocate();
-    }
-    while (!allocated && core_->EvictPrefixes(bytes)) allocated = pool.Allocate();
-    if (!allocated) {
-      for (const auto& [of_run, left] : runs) {
-        for (const BlockId id : left) of_run->Release(id);
-      }
-      places.resize(i);
-      return false;
-    }
-    block.block = *allocated;
-    bytes -= pool.block_bytes();
+    BlockPool& of_block = pool(places[i].group, block.is_sealed);
+    std::vector<BlockId>& run = runs[&of_block];
+    const std::optional<BlockId> taken = run.empty() ? AllocateBlock(of_block, bytes) : run.back();
+    has_room = taken.has_value();
+    if (!run.empty()) run.pop_back();
+    if (has_room) block.block = *taken;
+    if (!has_room) places.resize(i);
+    bytes -= of_block.block_bytes();
   }
-  return true;
+  for (const auto& [of_run, left] : runs) {
+    for (const BlockId block : left) of_run->Release(block);
+  }
+  return has_room;
+}
+
+// One, for which as many bytes of idle prefixes may go.
+std::optional<BlockId> TierStore::AllocateBlock(BlockPool& of_block, size_t bytes) {
+  Result<BlockId> allocated = of_block.Allocate();
+  if (!allocated) {
+    core_->Trim();
+    allocated = of_block.Allocate();
+  }
+  while (!allocated && core_->EvictPrefixes(bytes)) allocated = of_block.Allocate();
+  return allocated ? std::optional(*allocated) : std::nullopt;
 }
 
 void TierStore::Verify(const Wanted& wanted, Place& place, const std::vector<std::byte>& header) {
@@ -215,70 +214,82 @@ void TierStore::Verify(const Wanted& wanted, Place& place, const std::vector<std
   place.is_loaded = true;
 }
 
+size_t TierStore::BlockBytes(const Place& place) const {
+  return layout(place.group, place.block.is_sealed).block_bytes;
+}
+
+// Of all places, as far as it is known.
+std::optional<double> TierStore::LoadSeconds(std::span<const Place> places) const {
+  std::vector<uint64_t> tier_bytes(tiers_.size());
+  for (const Place& place : places) tier_bytes[place.tier_index] += BlockBytes(place);
+  double sum = 0;
+  for (size_t tier = 0; tier < tiers_.size(); ++tier) {
+    if (tier_bytes[tier] == 0) continue;
+    const auto seconds = tiers_[tier]->load_cost.SecondsFor(double(tier_bytes[tier]));
+    if (!seconds) return std::nullopt;
+    sum += *seconds;
+  }
+  return sum;
+}
+
 TierStore::Fetched TierStore::Fetch(std::span<const Wanted> wanted) {
   Fetched fetched;
   std::vector<Place> places = FindPlaces(wanted);
-  size_t num_blocks = NumLeading(wanted, places);
-  if (num_blocks == 0) return fetched;
-  std::erase_if(places, [&](const Place& place) { return place.wanted_index >= num_blocks; });
-  std::map<size_t, uint64_t> tier_to_bytes;
-  for (const Place& place : places) {
-    tier_to_bytes[place.tier_index] += layout(place.group, place.block.is_sealed).block_bytes;
-  }
-  std::optional<double> load_seconds = 0.0;
-  for (const auto& [tier, bytes] : tier_to_bytes) {
-    const auto seconds = tiers_[tier]->load_cost.SecondsFor(double(bytes));
-    load_seconds = seconds && load_seconds ? std::optional(*load_seconds + *seconds) : std::nullopt;
-  }
-  const int64_t begin = wanted.front().position;
-  const int64_t end = wanted[num_blocks - 1].position + std::ssize(wanted[num_blocks - 1].tokens);
-  if (!IsWorthLoading(load_seconds, compute_cost, begin, end)) {
-    fetched.reason = MissReason::kSlower;
-    return fetched;
+  fetched.num_blocks = NumLeading(wanted, places);
+  if (fetched.num_blocks == 0) return fetched;
+  std::erase_if(places, [&](const Place& place) { return place.wanted_index >= fetched.num_blocks; });
+  const Wanted& last = wanted[fetched.num_blocks - 1];
+  const int64_t begin = wanted.front().position, end = last.position + std::ssize(last.tokens);
+  if (!IsWorthLoading(LoadSeconds(places), compute_cost, begin, end)) {
+    return {.num_blocks = 0, .tiers = {}, .reason = MissReason::kSlower};
   }
   if (!AllocateBlocks(places)) {
-    fetched.reason = MissReason::kNoRoom;
     // The block whose records were not all given room, and those after it.
-    const size_t end_index = places.empty() ? 0 : places.back().wanted_index;
-    num_blocks = std::min(num_blocks, end_index);
+    fetched.num_blocks = places.empty() ? 0 : places.back().wanted_index;
+    fetched.reason = MissReason::kNoRoom;
   }
+  ReadFromAllTiers(wanted, places, fetched);
+  OfferLoaded(wanted, places, fetched);
+  core_->housekeeper->Wake();
+  return fetched;
+}
+
+void TierStore::ReadFromAllTiers(std::span<const Wanted> wanted, std::vector<Place>& places, Fetched& fetched) {
   std::ranges::stable_sort(places, {}, &Place::tier_index);
-  for (size_t i = 0; i < places.size();) {
-    const size_t tier = places[i].tier_index;
-    size_t end_place = i;
-    while (end_place < places.size() && places[end_place].tier_index == tier) ++end_place;
-    const auto of_tier = std::span(places).subspan(i, end_place - i);
+  for (auto first = places.begin(); first != places.end();) {
+    const auto next = std::ranges::find_if(first, places.end(),
+                                           [&](const Place& place) { return place.tier_index != first->tier_index; });
+    const std::span<Place> of_tier(first, next);
+    OneTier& tier = *tiers_[first->tier_index];
     const auto start = Clock::now();
     ReadPlaces(wanted, of_tier);
-    ReuseReport::FromTier from{
-        .tier = tiers_[tier]->tier->name(), .tokens = 0, .bytes = 0, .seconds = SecondsSince(start)};
-    for (const Place& place : of_tier) from.bytes += layout(place.group, place.block.is_sealed).block_bytes;
-    tiers_[tier]->load_cost.Add(double(from.bytes), from.seconds);
+    ReuseReport::FromTier from{.tier = tier.tier->name(), .tokens = 0, .bytes = 0, .seconds = SecondsSince(start)};
+    const Place* before = nullptr;
+    for (const Place& place : of_tier) {
+      from.bytes += BlockBytes(place);
+      const bool is_of_same_block = before != nullptr && before->wanted_index == place.wanted_index;
+      if (!is_of_same_block) from.tokens += std::ssize(wanted[place.wanted_index].tokens);
+      before = &place;
+    }
+    tier.load_cost.Add(double(from.bytes), from.seconds);
     fetched.tiers.push_back(std::move(from));
-    i = end_place;
+    first = next;
   }
+}
+
+void TierStore::OfferLoaded(std::span<const Wanted> wanted, std::span<const Place> places, Fetched& fetched) {
   for (const Place& place : places) {
     if (place.is_loaded) {
       const Wanted& of = wanted[place.wanted_index];
       const PrefixIndex::Entry entry{of.digest, of.parent, of.position, {of.tokens.begin(), of.tokens.end()}, {}};
       core_->prefixes->Offer(entry, place.group, place.block);
-      if (place.wanted_index < num_blocks && place.group == 0) {
-        const std::string name = tiers_[place.tier_index]->tier->name();
-        for (auto& from : fetched.tiers) {
-          if (from.tier == name) from.tokens += std::ssize(of.tokens);
-        }
-      }
       continue;
     }
     core_->prefixes->ReleaseBlock(place.group, place.block);
-    if (place.wanted_index < num_blocks) {
-      num_blocks = place.wanted_index;
-      fetched.reason = place.is_damaged ? MissReason::kDamaged : MissReason::kNothingStored;
-    }
+    if (place.wanted_index >= fetched.num_blocks) continue;
+    fetched.num_blocks = place.wanted_index;
+    fetched.reason = place.is_damaged ? MissReason::kDamaged : MissReason::kNothingStored;
   }
-  fetched.num_blocks = num_blocks;
-  core_->housekeeper->Wake();
-  return fetched;
 }
 
 void TierStore::ReadPlaces(std::span<const Wanted> wanted, std::span<Place> places) {
@@ -303,7 +314,7 @@ void TierStore::ReadPlaces(std::span<const Wanted> wanted, std::span<Place> plac
     tier.Erase(damaged);
   };
   size_t bytes = 0;
-  for (const Place& place : places) bytes += layout(place.group, place.block.is_sealed).block_bytes;
+  for (const Place& place : places) bytes += BlockBytes(place);
   const size_t num_parts =
       std::clamp<size_t>(bytes / kLeastBytesAThread, 1, std::min<size_t>(kNumThreads, places.size()));
   const size_t per_part = (places.size() + num_parts - 1) / num_parts;

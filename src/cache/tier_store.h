@@ -74,7 +74,12 @@ class TierStore {
   BlockPool& pool(size_t group, bool is_sealed) const;
   std::vector<Place> FindPlaces(std::span<const Wanted> wanted);
   size_t NumLeading(std::span<const Wanted> wanted, std::span<const Place> places) const;
+  size_t BlockBytes(const Place& place) const;
+  std::optional<double> LoadSeconds(std::span<const Place> places) const;
   bool AllocateBlocks(std::vector<Place>& places);
+  std::optional<BlockId> AllocateBlock(BlockPool& of_block, size_t bytes);
+  void ReadFromAllTiers(std::span<const Wanted> wanted, std::vector<Place>& places, Fetched& fetched);
+  void OfferLoaded(std::span<const Wanted> wanted, std::span<const Place> places, Fetched& fetched);
   void ReadPlaces(std::span<const Wanted> wanted, std::span<Place> places);
   void Verify(const Wanted& wanted, Place& place, const std::vector<std::byte>& header);
   void WritePart(std::vector<PrefixIndex::Entry> entries);

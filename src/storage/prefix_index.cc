@@ -88,6 +88,7 @@ PrefixIndex::Node& PrefixIndex::AddNode(const Entry& entry, const Lock&) {
     node.entry.blocks.assign(pools_.size(), std::nullopt);
     node.uses.assign(pools_.size(), uses_.end());
     children_[entry.parent].push_back(entry.digest);
+    if (entry.position == 0) ++beginnings_[ChildDigest({}, entry.tokens)];
   } else if (node.num_blocks == 0) {
     ghosts_.erase(node.ghost);
   }
@@ -159,6 +160,10 @@ void PrefixIndex::ForgetOldGhosts(const Lock&) {
     const auto node = nodes_.find(ghosts_.back());
     const auto siblings = children_.find(node->second.entry.parent);
     std::erase(siblings->second, node->first);
+    if (node->second.entry.position == 0) {
+      const auto beginning = beginnings_.find(ChildDigest({}, node->second.entry.tokens));
+      if (--beginning->second == 0) beginnings_.erase(beginning);
+    }
     if (siblings->second.empty()) children_.erase(siblings);
     nodes_.erase(node);
     ghosts_.pop_back();
@@ -212,6 +217,11 @@ std::optional<PrefixIndex::Nearest> PrefixIndex::Explain(const Digest& parent, s
     nearest.was_evicted = node.num_blocks == 0 && !differs;
   }
   return nearest;
+}
+
+bool PrefixIndex::IsKnownBeginning(std::span<const Token> tokens) const {
+  const Lock lock(mutex_);
+  return beginnings_.contains(ChildDigest({}, tokens));
 }
 
 PrefixIndex::Stats PrefixIndex::stats() const {

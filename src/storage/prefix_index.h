@@ -89,6 +89,8 @@ class PrefixIndex {
     bool was_evicted = false;          // it has been there
   };
   std::optional<Nearest> Explain(const Digest& parent, std::span<const Token> tokens) const;
+  // Whether some text begins, or began, with this block of tokens, whatever the parent.
+  bool IsKnownBeginning(std::span<const Token> tokens) const;
 
   struct Stats {
     size_t num_blocks = 0;
@@ -125,8 +127,9 @@ class PrefixIndex {
   mutable std::mutex mutex_;
   std::unordered_map<Digest, Node, DigestHash> nodes_;                    // with blocks, and ghosts without
   std::unordered_map<Digest, std::vector<Digest>, DigestHash> children_;  // of nodes
-  std::list<Use> uses_;                                                   // the most recently used first
-  std::list<Digest> ghosts_;                                              // nodes whose blocks are gone, newest first
+  std::unordered_map<Digest, int, DigestHash> beginnings_;  // tokens of nodes at position 0, without their parent
+  std::list<Use> uses_;                                     // the most recently used first
+  std::list<Digest> ghosts_;                                // nodes whose blocks are gone, newest first
   uint64_t num_hits_ = 0;
   uint64_t num_evicted_ = 0;
 };

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "storage/prefix_index.h"
+
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <vector>
+
+#include "base/address_range.h"
+
+namespace kvist {
+namespace {
+
+struct Rig {
+  MemoryBudget budget{64 * PageBytes()};
+  std::unique_ptr<BlockPool> open = BlockPool::Open(PageBytes(), 32, &budget).value();
+  std::unique_ptr<BlockPool> sealed = BlockPool::Open(PageBytes(), 32, &budget).value();
+  PrefixIndex index{{{open.get(), sealed.get()}, {open.get(), nullptr}}};
+
+  PrefixIndex::Entry Entry(const Digest& parent, std::vector<Token> tokens, int64_t position = 0) const {
+    return {ChildDigest(parent, tokens), parent, position, tokens, {}};
+  }
+  StoredBlock NewOpen() { return {open->Allocate().value(), false}; }
+  StoredBlock NewSealed() { return {sealed->Allocate().value(), true}; }
+  size_t num_live() const { return open->stats().num_live_blocks + sealed->stats().num_live_blocks; }
+};
+
+constexpr auto kKeepNone = [](const PrefixIndex::Entry&, size_t) { return false; };
+
+TEST_CASE("prefix index: what was offered is found, by its digest and its tokens both") {
+  Rig rig;
+  const auto entry = rig.Entry({}, {1, 2, 3});
+  rig.index.Offer(entry, 0, rig.NewOpen());
+  const auto found = rig.index.Find(entry.digest, entry.tokens);
+  REQUIRE(found);
+  CHECK(found->blocks[0].has_value());
+  CHECK_FALSE(found->blocks[1].has_value());
+  rig.index.Release(*found);
+  CHECK_FALSE(rig.index.Find(entry.digest, std::vector<Token>{1, 2, 4}));  // another text with the same digest
+  CHECK_FALSE(rig.index.Find(ChildDigest(entry.digest, entry.tokens), entry.tokens));
+}
+
+TEST_CASE("prefix index: of two equal blocks one is kept; a sealed one takes the place of an open one") {
+  Rig rig;
+  const auto entry = rig.Entry({}, {1});
+  const StoredBlock first = rig.NewOpen(), second = rig.NewOpen();
+  CHECK(rig.index.Share(entry, 0, first) == first);
+  CHECK(rig.index.Share(entry, 0, second) == first);
+  rig.open->Release(second.block);
+  rig.open->Release(first.block);  // the reference that Share gave
+  const StoredBlock sealed = rig.NewSealed();
+  CHECK(rig.index.Share(entry, 0, sealed) == sealed);
+  rig.open->Release(first.block);
+  CHECK(rig.open->stats().num_live_blocks == 0);
+  rig.sealed->Release(sealed.block);
+  const StoredBlock open_again = rig.NewOpen();
+  CHECK(rig.index.Share(entry, 0, open_again) == open_again);  // the index keeps the sealed one
+  rig.open->Release(open_again.block);
+  CHECK(rig.num_live() == 1);
+}
+
+TEST_CASE("prefix index: the least recently used go first, and none that somebody holds") {
+  Rig rig;
+  std::vector<PrefixIndex::Entry> entries;
+  Digest parent;
+  for (int i = 0; i < 4; ++i) {
+    entries.push_back(rig.Entry(parent, {i}, i));
+    parent = entries.back().digest;
+    rig.index.Offer(entries.back(), 0, rig.NewOpen());
+  }
+  std::vector<Digest> digests;
+  for (const auto& entry : entries) digests.push_back(entry.digest);
+  rig.index.Touch(digests);
+  const auto held = rig.index.Find(entries[3].digest, entries[3].tokens);
+  CHECK(rig.index.stats().num_idle_blocks == 3);
+  CHECK(rig.index.Evict(PageBytes(), kKeepNone) == PageBytes());
+  CHECK_FALSE(rig.index.Find(entries[2].digest, entries[2].tokens));  // the end of the chain that is not held
+  const auto is_first = [&](const PrefixIndex::Entry& entry, size_t) { return entry.digest == entries[0].digest; };
+  CHECK(rig.index.Evict(100 * PageBytes(), is_first) == PageBytes());
+  CHECK(rig.num_live() == 2);
+  rig.index.Release(*held);
+  CHECK(rig.index.Evict(100 * PageBytes(), kKeepNone) == 2 * PageBytes());
+  CHECK(rig.num_live() == 0);
+  CHECK(rig.index.stats().num_evicted == 4);
+}
+
+TEST_CASE("prefix index: a part is found by the most tokens in common, and a miss is explained") {
+  Rig rig;
+  const Digest root = ChildDigest({}, std::vector<Token>{7});
+  for (const std::vector<Token>& tokens : {std::vector<Token>{1, 2, 3, 4}, {1, 2, 9, 9}, {5}}) {
+    rig.index.Offer(rig.Entry(root, tokens), 0, rig.NewOpen());
+  }
+  const std::vector<Token> wanted{1, 2, 3, 8};
+  const auto part = rig.index.FindPart(root, wanted);
+  REQUIRE(part);
+  CHECK(part->tokens == std::vector<Token>{1, 2, 3, 4});
+  rig.index.Release(*part);
+  CHECK_FALSE(rig.index.FindPart(root, std::vector<Token>{6}));
+  CHECK_FALSE(rig.index.FindPart({}, wanted));
+  auto nearest = rig.index.Explain(root, wanted).value();
+  CHECK(nearest.num_common == 3);
+  CHECK(nearest.other_token == 4);
+  CHECK_FALSE(nearest.was_evicted);
+  CHECK_FALSE(rig.index.Explain({}, wanted));
+  rig.index.Evict(100 * PageBytes(), kKeepNone);
+  nearest = rig.index.Explain(root, std::vector<Token>{1, 2, 3, 4, 5}).value();
+  CHECK(nearest.was_evicted);
+  CHECK(rig.index.IsKnownBeginning(std::vector<Token>{5}));
+  CHECK_FALSE(rig.index.IsKnownBeginning(std::vector<Token>{6}));
+}
+
+TEST_CASE("prefix index: a block is let go of while somebody holds it") {
+  Rig rig;
+  const auto entry = rig.Entry({}, {1});
+  const StoredBlock block = rig.NewOpen();
+  rig.index.Share(entry, 0, block);
+  CHECK_FALSE(rig.index.LetGo({}, 1, block));
+  CHECK(rig.index.LetGo({}, 0, block));
+  CHECK_FALSE(rig.index.LetGo({}, 0, block));
+  CHECK_FALSE(rig.open->IsShared(block.block));
+  rig.open->Release(block.block);
+}
+
+TEST_CASE("prefix index: what was evicted is forgotten some time") {
+  Rig rig;
+  const auto first = rig.Entry({}, {-1});
+  rig.index.Offer(first, 0, rig.NewOpen());
+  for (int i = 0; i < 17000; ++i) {
+    rig.index.Offer(rig.Entry({}, {i}), 0, rig.NewOpen());
+    rig.index.Evict(100 * PageBytes(), kKeepNone);
+  }
+  CHECK_FALSE(rig.index.Explain({}, first.tokens)->was_evicted);
+  CHECK(rig.index.Explain({}, std::vector<Token>{16999})->was_evicted);
+}
+
+}  // namespace
+}  // namespace kvist
