@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cache/tier_store.h"
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
 #include "tier/bytes.h"
@@ -32,7 +33,8 @@ using testing::StepOutput;
 namespace fs = std::filesystem;
 
 // Where the head's fields are (docs/formats.md).
-constexpr size_t kVersionOffset = 8, kNumRecordsOffset = 12, kManifestBytesOffset = 24, kNameOffset = 40;
+constexpr size_t kVersionOffset = 8, kNumRecordsOffset = 12, kFileBytesOffset = 16, kManifestBytesOffset = 24;
+constexpr size_t kNameOffset = 40;
 constexpr size_t kFrameBytes = 32;
 
 using Bytes = std::vector<std::byte>;
@@ -280,9 +282,40 @@ TEST_CASE("session import: a store without room gets no session") {
   const Folder folder;
   MakeStore(folder / "store", 6000);  // 1.5 MiB
   REQUIRE(ExportSession(*OpenStore(folder / "store"), "chat", folder / "chat.export"));
+  const SessionImport import = SessionImport::Open(folder / "chat.export").value();
   const auto disk = OpenStore(folder / "other", 1 << 20);
-  CHECK_FALSE(SessionImport::Open(folder / "chat.export").value().StoreIn(*disk, {}));
+  CHECK_FALSE(import.StoreIn(*disk, {}));
   CHECK(disk->ListSessions().empty());
+  // Where another session has it all, the records are declined.
+  MakeStore(folder / "full", 3500);
+  const auto full = OpenStore(folder / "full", 1 << 20);
+  CHECK(CodeOf(import.StoreIn(*full, {.name = "other"})) == ErrorCode::kIo);
+  CHECK(full->ListSessions().size() == 1);
+}
+
+TEST_CASE("session import: more records than are written together") {
+  const Folder folder;
+  const std::vector<std::byte> payload(1 << 20);
+  SessionManifest manifest;
+  {
+    const auto disk = OpenStore(folder / "store");
+    for (uint64_t i = 0; i < 35; ++i) {
+      RecordHeader header;
+      header.digest = DigestOf({std::as_bytes(std::span(&i, 1))});
+      header.part_bytes = {payload.size()};
+      ChecksumParts(header, payload);
+      manifest.keys.push_back(TierStore::KeyOf(header.digest, 0, false));
+      const auto encoded = EncodeHeader(header);
+      const TierWrite write{manifest.keys.back(), encoded, payload};
+      REQUIRE(disk->Write({&write, 1}) == 1);
+    }
+    REQUIRE(disk->SaveSession("big", EncodeManifest(manifest), manifest.keys));
+    REQUIRE(ExportSession(*disk, "big", folder / "big.export"));
+  }
+  const auto disk = OpenStore(folder / "other");
+  REQUIRE(SessionImport::Open(folder / "big.export").value().StoreIn(*disk, {}));
+  CHECK(disk->stats().num_records == 35);
+  CHECK(disk->stats().num_written == 35);
 }
 
 TEST_CASE("session import: every truncated copy is refused") {
@@ -370,9 +403,16 @@ TEST_CASE("session import: records that are not those of the manifest are refuse
   fewer.Set(kNumRecordsOffset, uint32_t(exported.facts.num_records - 1));
   fewer.SealHead();
   refused(fewer, "its manifest names");
-  Forgery huge = right;
-  huge.Set(first + 24, uint64_t{1} << 62);
-  refused(huge, "sizes can't be right");
+  for (const uint64_t payload_bytes : {uint64_t{1} << 62, UINT64_MAX}) {  // with the header's, the latter wraps round
+    Forgery huge = right;
+    huge.Set(first + 24, payload_bytes);
+    refused(huge, "sizes can't be right");
+  }
+  Forgery longer = right;
+  longer.bytes.push_back({});
+  longer.Set(kFileBytesOffset, uint64_t(longer.bytes.size()));
+  longer.SealHead();
+  refused(longer, "its last record ends at byte");
   Forgery other_name = right;
   other_name.bytes[kNameOffset] = std::byte{'/'};
   other_name.SealHead();
