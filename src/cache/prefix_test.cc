@@ -285,6 +285,24 @@ TEST_CASE("prefix: after truncating, other tokens do not change what was shared"
   CHECK(RunRest(geometry, again, warm, 64) == Last(expected, 119, 119 - 96));
 }
 
+TEST_CASE("prefix: a block of which a part was reused makes room when it is wanted") {
+  std::mt19937 random(12);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const StepData text = RandomStep(random, geometry, 40);
+  const auto cache = OpenSharing(geometry);
+  {
+    Sequence sequence = cache->Begin();
+    RunRest(geometry, text, sequence, 64);
+  }
+  REQUIRE(cache->stats().num_idle_blocks == 3);
+  {
+    Sequence sequence = cache->Begin();
+    REQUIRE(sequence.Reuse(text.tokens, 38).shared_tokens == 38);
+  }  // ends, and the last block is stored as one of 8 tokens and as one of 6
+  CHECK(cache->stats().num_idle_blocks == 3);
+  CHECK(cache->stats().idle_bytes == cache->stats().live_bytes);
+}
+
 TEST_CASE("prefix: a sequence is continued by what another has computed meanwhile") {
   std::mt19937 random(11);
   const CacheGeometry geometry = SmallGeometry(30);

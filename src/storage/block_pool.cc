@@ -246,9 +246,9 @@ void BlockPool::EndFlight(Lock& lock) {
   if (--num_in_flight_ == 0) landed_.notify_all();
 }
 
-bool BlockPool::IsShared(BlockId block) const {
+uint32_t BlockPool::NumReferences(BlockId block) const {
   const Lock lock(mutex_);
-  return reference_counts_[block.index] > 1;
+  return reference_counts_[block.index];
 }
 
 BlockPoolStats BlockPool::stats() const {

@@ -59,7 +59,8 @@ class BlockPool {
   std::vector<BlockId> AllocateRun(size_t num_blocks);
   void AddReference(BlockId block);
   void Release(BlockId block);
-  bool IsShared(BlockId block) const;  // more than one reference
+  uint32_t NumReferences(BlockId block) const;
+  bool IsShared(BlockId block) const { return NumReferences(block) > 1; }
 
   // Changes how many blocks are expected to be allocated soon.
   void Expect(int64_t num_more_blocks);

@@ -105,9 +105,9 @@ StoredBlock PrefixIndex::Share(const Entry& entry, size_t group, StoredBlock blo
     return *held;
   }
   if (held && held->is_sealed) return block;
-  pools_[group].of(block).AddReference(block.block);
+  Hold(group, block, lock);
   if (held) {
-    pools_[group].of(*held).Release(held->block);
+    LetGoOnce(group, *held, lock);
   } else {
     uses_.push_front({entry.digest, group});
     node.uses[group] = uses_.begin();
@@ -140,19 +140,33 @@ std::vector<PrefixIndex::Entry> PrefixIndex::FindAll(std::span<const Digest> dig
   return entries;
 }
 
-bool PrefixIndex::IsIdle(const Use& use, const Lock&) const {
-  const StoredBlock& block = *nodes_.at(use.digest).entry.blocks[use.group];
-  return !pools_[use.group].of(block).IsShared(block.block);
+void PrefixIndex::Hold(size_t group, const StoredBlock& block, const Lock&) {
+  AddReference(group, block);
+  ++num_entries_[group][block];
 }
 
-void PrefixIndex::DropBlock(std::list<Use>::iterator use, const Lock&) {
+bool PrefixIndex::LetGoOnce(size_t group, const StoredBlock& block, const Lock&) {
+  const auto held = num_entries_[group].find(block);
+  const bool is_last = --held->second == 0;
+  if (is_last) num_entries_[group].erase(held);
+  ReleaseBlock(group, block);
+  return is_last;
+}
+
+bool PrefixIndex::IsIdle(size_t group, const StoredBlock& block, const Lock&) const {
+  return pools_[group].of(block).NumReferences(block.block) == num_entries_[group].at(block);
+}
+
+bool PrefixIndex::DropBlock(std::list<Use>::iterator use, const Lock& lock) {
   Node& node = nodes_.at(use->digest);
-  const StoredBlock block = *std::exchange(node.entry.blocks[use->group], std::nullopt);
-  pools_[use->group].of(block).Release(block.block);
-  node.uses[use->group] = uses_.end();
+  const size_t group = use->group;
+  const StoredBlock block = *std::exchange(node.entry.blocks[group], std::nullopt);
+  node.uses[group] = uses_.end();
   if (--node.num_blocks == 0) node.ghost = ghosts_.insert(ghosts_.begin(), node.entry.digest);
   uses_.erase(use);
-  ++num_evicted_;
+  const bool is_last = LetGoOnce(group, block, lock);
+  if (is_last) ++num_evicted_;
+  return is_last;
 }
 
 void PrefixIndex::ForgetOldGhosts(const Lock&) {
@@ -175,12 +189,12 @@ size_t PrefixIndex::Evict(size_t bytes, const std::function<bool(const Entry& en
   size_t num_freed = 0;
   for (auto use = uses_.end(); use != uses_.begin() && num_freed < bytes;) {
     --use;
-    if (!IsIdle(*use, lock)) continue;
     const Entry& entry = nodes_.at(use->digest).entry;
-    if (keep(entry, use->group)) continue;
-    num_freed += pools_[use->group].of(*entry.blocks[use->group]).block_bytes();
+    const StoredBlock block = *entry.blocks[use->group];
+    if (!IsIdle(use->group, block, lock) || keep(entry, use->group)) continue;
+    const size_t block_bytes = pools_[use->group].of(block).block_bytes();
     const auto next = std::next(use);
-    DropBlock(use, lock);
+    if (DropBlock(use, lock)) num_freed += block_bytes;
     use = next;
   }
   ForgetOldGhosts(lock);
@@ -191,13 +205,14 @@ bool PrefixIndex::LetGo(const Digest& parent, size_t group, const StoredBlock& b
   const Lock lock(mutex_);
   const auto children = children_.find(parent);
   if (children == children_.end()) return false;
+  bool any = false;
   for (const Digest& child : children->second) {
     const Node& node = nodes_.at(child);
     if (node.entry.blocks[group] != block) continue;
     DropBlock(node.uses[group], lock);
-    return true;
+    any = true;
   }
-  return false;
+  return any;
 }
 
 std::optional<PrefixIndex::Nearest> PrefixIndex::Explain(const Digest& parent, std::span<const Token> tokens) const {
@@ -226,11 +241,14 @@ bool PrefixIndex::IsKnownBeginning(std::span<const Token> tokens) const {
 
 PrefixIndex::Stats PrefixIndex::stats() const {
   const Lock lock(mutex_);
-  Stats stats{.num_blocks = uses_.size(), .num_hits = num_hits_, .num_evicted = num_evicted_};
-  for (const Use& use : uses_) {
-    if (!IsIdle(use, lock)) continue;
-    ++stats.num_idle_blocks;
-    stats.idle_bytes += pools_[use.group].of(*nodes_.at(use.digest).entry.blocks[use.group]).block_bytes();
+  Stats stats{.num_hits = num_hits_, .num_evicted = num_evicted_};
+  for (size_t group = 0; group < num_entries_.size(); ++group) {
+    stats.num_blocks += num_entries_[group].size();
+    for (const auto& [block, num_entries] : num_entries_[group]) {
+      if (!IsIdle(group, block, lock)) continue;
+      ++stats.num_idle_blocks;
+      stats.idle_bytes += pools_[group].of(block).block_bytes();
+    }
   }
   return stats;
 }

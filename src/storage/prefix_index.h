@@ -29,9 +29,10 @@ struct StoredBlock {
 Digest ChildDigest(const Digest& parent, std::span<const Token> tokens);
 
 // Blocks that sequences may share, found by the digest of all that their numbers depend on; the tokens are compared,
-// too. Holds one reference to each block. Those that nobody else holds are idle: kept until memory is wanted, the least
-// recently used go first. What has been evicted is remembered for a while, so that a miss can be explained.
-// Thread-safe. Everything is O(1) but FindPart (children of one parent) and Evict (blocks it passes).
+// too. Holds one reference for each entry that a block is in: the first tokens of a block may be an entry of their own.
+// Blocks that nobody else holds are idle: kept until memory is wanted, the least recently used go first. What has been
+// evicted is remembered for a while, so that a miss can be explained. Thread-safe. Everything is O(1) but FindPart
+// (children of one parent) and Evict (blocks it passes).
 class PrefixIndex {
  public:
   struct Pools {
@@ -48,7 +49,7 @@ class PrefixIndex {
     std::vector<std::optional<StoredBlock>> blocks;
   };
 
-  explicit PrefixIndex(std::vector<Pools> pools) : pools_(std::move(pools)) {}
+  explicit PrefixIndex(std::vector<Pools> pools) : pools_(std::move(pools)), num_entries_(pools_.size()) {}
   ~PrefixIndex();
 
   // The blocks with that digest if the tokens are those and any group has its block; each with a reference for the
@@ -79,7 +80,7 @@ class PrefixIndex {
   // called with each and may return true to have it passed over.
   size_t Evict(size_t bytes, const std::function<bool(const Entry& entry, size_t group)>& keep);
 
-  // Lets go of a block of an entry after `parent`, whoever else holds it: whether there was one.
+  // Lets go of a block of entries after `parent`, whoever else holds it: whether there was one.
   bool LetGo(const Digest& parent, size_t group, const StoredBlock& block);
 
   // Why nothing follows `parent` as the tokens do: what is or was there instead.
@@ -116,11 +117,18 @@ class PrefixIndex {
     std::list<Digest>::iterator ghost = {};  // in ghosts_, when it has no block
   };
   using Lock = std::unique_lock<std::mutex>;
+  struct BlockHash {
+    size_t operator()(const StoredBlock& block) const {
+      return size_t{block.block.index} * 2 + (block.is_sealed ? 1 : 0);
+    }
+  };
   Entry Take(Node& node, const Lock&);
   void MarkUsed(Node& node, const Lock&);
   Node& AddNode(const Entry& entry, const Lock&);
-  bool IsIdle(const Use& use, const Lock&) const;
-  void DropBlock(std::list<Use>::iterator use, const Lock&);
+  void Hold(size_t group, const StoredBlock& block, const Lock&);
+  bool LetGoOnce(size_t group, const StoredBlock& block, const Lock&);  // whether no entry has it any more
+  bool IsIdle(size_t group, const StoredBlock& block, const Lock&) const;
+  bool DropBlock(std::list<Use>::iterator use, const Lock&);  // as LetGoOnce
   void ForgetOldGhosts(const Lock&);
 
   const std::vector<Pools> pools_;  // [group]
@@ -128,8 +136,9 @@ class PrefixIndex {
   std::unordered_map<Digest, Node, DigestHash> nodes_;                    // with blocks, and ghosts without
   std::unordered_map<Digest, std::vector<Digest>, DigestHash> children_;  // of nodes
   std::unordered_map<Digest, int, DigestHash> beginnings_;  // tokens of nodes at position 0, without their parent
-  std::list<Use> uses_;                                     // the most recently used first
-  std::list<Digest> ghosts_;                                // nodes whose blocks are gone, newest first
+  std::vector<std::unordered_map<StoredBlock, uint32_t, BlockHash>> num_entries_;  // [group], of each block held
+  std::list<Use> uses_;                                                            // the most recently used first
+  std::list<Digest> ghosts_;  // nodes whose blocks are gone, newest first
   uint64_t num_hits_ = 0;
   uint64_t num_evicted_ = 0;
 };

@@ -122,6 +122,32 @@ TEST_CASE("prefix index: a block is let go of while somebody holds it") {
   rig.open->Release(block.block);
 }
 
+TEST_CASE("prefix index: a block in two entries is idle when nobody else holds it, and goes with the last of them") {
+  Rig rig;
+  const auto whole = rig.Entry({}, {1, 2, 3}), part = rig.Entry({}, {1, 2});
+  const StoredBlock block = rig.NewOpen();
+  rig.index.Share(whole, 0, block);
+  rig.index.Share(part, 0, block);
+  CHECK(rig.index.stats().num_idle_blocks == 0);
+  rig.open->Release(block.block);
+  CHECK(rig.index.stats().num_blocks == 1);
+  CHECK(rig.index.stats().num_idle_blocks == 1);
+  CHECK(rig.index.stats().idle_bytes == PageBytes());
+  const auto is_part = [&](const PrefixIndex::Entry& entry, size_t) { return entry.digest == part.digest; };
+  CHECK(rig.index.Evict(PageBytes(), is_part) == 0);  // the other entry alone frees nothing
+  CHECK(rig.num_live() == 1);
+  CHECK(rig.index.Evict(PageBytes(), kKeepNone) == PageBytes());
+  CHECK(rig.num_live() == 0);
+  CHECK(rig.index.stats().num_evicted == 1);
+
+  const StoredBlock again = rig.NewOpen();
+  rig.index.Share(whole, 0, again);
+  rig.index.Share(part, 0, again);
+  CHECK(rig.index.LetGo({}, 0, again));
+  CHECK_FALSE(rig.open->IsShared(again.block));
+  rig.open->Release(again.block);
+}
+
 TEST_CASE("prefix index: what was evicted is forgotten some time") {
   Rig rig;
   const auto first = rig.Entry({}, {-1});
