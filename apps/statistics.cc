@@ -51,6 +51,12 @@ std::string StatisticsText(const GenerationStats& stats, const LoadedModel& load
                 BytesText(double(cache.committed_bytes)).c_str(),
                 resident ? BytesText(double(*resident)).c_str() : "unknown",
                 BytesText(double(cache.reserved_bytes)).c_str());
+  if (cache.spill_bytes_read > 0) {
+    text +=
+        Print("spilled       %s read from the disk tier by steps, which waited %.2f s for it; %s of memory for that\n",
+              BytesText(double(cache.spill_bytes_read)).c_str(), cache.spill_wait_s,
+              BytesText(double(cache.staging_bytes)).c_str());
+  }
   text += Print("static cache  of the full context of %d tokens: %s", loaded.model->context_length(),
                 BytesText(double(StaticBytes(loaded))).c_str());
   if (cache.live_bytes > 0) text += Print(", %.1f times as much as live", StaticRatio(loaded, cache));
@@ -64,6 +70,7 @@ std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer) {
     text += Print(", %lld from %s (%s in %.0f ms)", Long(from.tokens), from.tier.c_str(),
                   BytesText(double(from.bytes)).c_str(), from.seconds * 1e3);
   }
+  if (reuse.spilled_tokens > 0) text += Print(", %lld stay on disk", Long(reuse.spilled_tokens));
   if (reuse.reason == MissReason::kNone) return text + "\n";
   text += Print("; no more at token %lld: %s", Long(reuse.miss_position), MissReasonName(reuse.reason));
   const auto quoted = [&](Token token) {
@@ -82,6 +89,7 @@ Json ReuseJson(const ReuseReport& reuse) {
   return {{"own_tokens", reuse.own_tokens},
           {"shared_tokens", reuse.shared_tokens},
           {"loaded", loaded},
+          {"spilled_tokens", reuse.spilled_tokens},
           {"reason", MissReasonName(reuse.reason)},
           {"miss_position", reuse.miss_position},
           {"wanted_token", reuse.wanted_token ? Json(*reuse.wanted_token) : Json()},
@@ -104,6 +112,9 @@ Json StatisticsJson(const GenerationStats& stats, const LoadedModel& loaded) {
           {"peak_bytes", cache.peak_live_bytes},
           {"resident_bytes", resident ? Json(*resident) : Json()},
           {"reserved_bytes", cache.reserved_bytes},
+          {"staging_bytes", cache.staging_bytes},
+          {"spill_read_bytes", cache.spill_bytes_read},
+          {"spill_wait_ms", cache.spill_wait_s * 1e3},
           {"blocks", cache.num_live_blocks},
           {"static_bytes", StaticBytes(loaded)},
           {"static_ratio", StaticRatio(loaded, cache)}};

@@ -18,12 +18,12 @@ static kvist::Status Run() {
   std::vector<float> values(3 * 8);            // [token, kv_head, value_dim]: 1, 2 and 3
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(1 + i / 8);
 
-  KVIST_TRY_VOID(sequence.Prepare(tokens));  // makes room; the only call of the step that can fail
+  KVIST_TRY_VOID(sequence.Prepare(tokens));  // makes room; may fail, then nothing has changed
   sequence.Append(0, keys.data(), values.data());
   const std::vector<float> queries(3 * 2 * 8, 1.0f);  // [token, query_head, key_dim]
   std::vector<float> out(3 * 2 * 8);                  // [token, query_head, value_dim]
   sequence.Attend(0, queries.data(), out.data());
-  sequence.Commit();
+  KVIST_TRY_VOID(sequence.Commit());  // fails only where blocks had been spilled to a disk tier
 
   const kvist::Sequence fork = sequence.Fork();  // shares every block
   std::printf("token 0 sees %.1f, token 1 sees %.1f, token 2 sees %.1f\n", out[0], out[16], out[32]);

@@ -39,7 +39,7 @@ Status RandomFill::Append(Sequence& sequence, std::span<const Token> tokens, int
       const float* values = next_rows();
       sequence.Append(layer, keys, values);
     }
-    sequence.Commit();
+    KVIST_TRY_VOID(sequence.Commit());
     tokens = tokens.subspan(step.size());
   }
   return {};

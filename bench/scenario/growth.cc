@@ -67,8 +67,7 @@ class KvistContestant : public Contestant {
     for (size_t i = 0; i < cache_->geometry().layers.size(); ++i) {
       sequence_.Append(int(i), rows_.data(), rows_.data());
     }
-    sequence_.Commit();
-    return true;
+    return sequence_.Commit().has_value();
   }
 
   GrowthResult Sizes() const override {

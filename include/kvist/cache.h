@@ -19,6 +19,7 @@
 namespace kvist {
 
 class Sequence;
+class SpillStage;
 class TierStore;
 
 // What computes a cache's keys and values. Stored ones are used only where the fingerprint is the same.
@@ -66,6 +67,9 @@ struct CacheStats {
   size_t idle_bytes = 0;
   size_t num_idle_blocks = 0;
   uint64_t num_evicted_blocks = 0;  // idle ones that made room
+  size_t staging_bytes = 0;         // memory into which spilled blocks are read, beside committed_bytes
+  uint64_t spill_bytes_read = 0;    // of spilled blocks, by steps
+  double spill_wait_s = 0;          // that steps waited for them
 };
 
 // What a sequence's growth policy has done and seen.
@@ -114,16 +118,20 @@ class Cache {
   Status Save(const std::string& name, const Sequence& sequence, std::span<const std::byte> notes = {});
   // The session with as much of its sequence as can be used: all of it as a rule. What is missing, because the model or
   // the form is another now or because stored bytes are damaged (reuse.reason), is to be computed from its tokens; so
-  // is what follows tokens that had been removed.
+  // is what follows tokens that had been removed. What memory has no room for stays in the tier, spilled.
   // kNotFound; kCorrupt; kUnsupported for one that a newer version saved.
   Result<ResumedSession> Resume(const std::string& name);
   Status RemoveSession(const std::string& name);  // kNotFound
   Result<std::vector<SessionInfo>> ListSessions();
 
+  // Begins to load what the tiers have of the prompt, and memory has room for, so that a later Reuse finds it there
+  // (and reports it as shared). Returns at once; the loading gives way to whatever somebody waits for.
+  void Prefetch(std::vector<Token> prompt, const std::string& salt = {});
+
   // What computing a token at that position has cost: by this and by what loading costs, Reuse decides between the two.
   // Whoever runs the model calls it after each step of a prompt. Nothing happens without tiers.
   void NoteComputing(double position, double seconds_a_token);
-  // Waits until the blocks of ended sequences are in the tiers.
+  // Waits until the blocks of ended sequences are in the tiers, and what is being prefetched is in memory.
   void Flush();
 
   const CacheGeometry& geometry() const;
@@ -135,6 +143,7 @@ class Cache {
  private:
   struct Core;
   friend class Sequence;
+  friend class SpillStage;
   friend class TierStore;
   explicit Cache(std::shared_ptr<Core> core);
   std::shared_ptr<Core> core_;
@@ -145,7 +154,7 @@ class Cache {
 // One step of a model adds n tokens:
 //   Prepare(tokens)                        makes room; may fail, and then nothing has changed
 //   for each layer: Append, then Attend    can't fail; all workers of a call return before the next call begins
-//   Commit()                               the tokens count from now on
+//   Commit()                               the tokens count from now on; fails only where blocks had been spilled
 // Without Commit the next Prepare, Truncate or Remove forgets the step; a Fork leaves it out.
 //
 // One thread at a time, but for the workers of one Append or Attend.
@@ -166,8 +175,10 @@ class Sequence {
   // (but in quantised forms some of the recent window may be sealed already).
   // The sequence gets no longer than max_tokens: the last token of a prompt has to be computed for its logits, so give
   // one fewer than the prompt has.
+  // may_spill: what the first disk tier has and memory has no room for stays there, spilled, instead of being computed
+  // again.
   // Changes nothing and says so where the cache does not share prefixes or tokens were removed from the sequence.
-  ReuseReport Reuse(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX);
+  ReuseReport Reuse(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX, bool may_spill = false);
 
   // Makes room for the tokens at positions num_tokens() and on. Allocates blocks, and copies the open block when it is
   // shared (copy-on-write). kOutOfMemory when the budget is used up, kOutOfRange past the capacity of a static
@@ -185,14 +196,31 @@ class Sequence {
   // however many workers there are, in quantised forms, too: which blocks it sees sealed depends on positions alone.
   void Attend(int layer, const float* queries, float* out, Worker worker = {});
 
-  void Commit();
+  // The tokens count from now on. Fails only when blocks that had been spilled could not be read back during the step
+  // (kIo; kCorrupt when they are not what was stored): the step's numbers are worthless then, and the sequence now ends
+  // before the first token that was lost; compute what follows again.
+  [[nodiscard]] Status Commit();
+  // Whether Commit is going to succeed, after the last Attend: for a step of several sequences, of which none is to be
+  // committed when one can't be.
+  Status CheckStep() const;
+
+  // Makes room for so many more tokens by moving the sequence's oldest blocks to the first disk tier: for when Prepare
+  // has failed with kOutOfMemory. From then on each step reads them from there, layer by layer, the next ones while one
+  // is attended to; results are the same to the last bit. Only a small part of the sequence has to be in memory, but
+  // every step reads all the rest. Layers with a sliding window stay in memory.
+  // The file space stays taken until the sequence lets go of the blocks, even beyond the tier's size.
+  // kFailedPrecondition without a disk tier; kIo when it can't store them; kOutOfMemory when the budget is too small
+  // even so, or what is in memory can't be spilled (tokens after a Remove).
+  Status Spill(int64_t num_more_tokens);
+  int64_t num_spilled_tokens() const;
 
   // A second sequence with the same tokens. All blocks are shared; costs no memory until one of them appends. When a
   // step is under way, its Appends have to be done before the fork prepares a step of its own.
   Sequence Fork() const;
 
   // Keeps the first `num_tokens` tokens. kOutOfRange past the end. kFailedPrecondition when a sliding-window layer has
-  // already dropped tokens the next query would see; nothing has changed then.
+  // already dropped tokens the next query would see. Where the new end lies in a spilled block, that is read back:
+  // kIo, kCorrupt, kOutOfMemory. Nothing has changed after an error.
   Status Truncate(int64_t num_tokens);
 
   // Takes tokens [begin, end) out. What follows keeps its keys and moves to the front by position delta: nothing is

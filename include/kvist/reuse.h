@@ -38,6 +38,7 @@ struct ReuseReport {
   int64_t own_tokens = 0;     // were in the sequence before
   int64_t shared_tokens = 0;  // in memory: blocks of other sequences, or of ended ones
   std::vector<FromTier> loaded;
+  int64_t spilled_tokens = 0;  // stay in the disk tier, where every step reads them
   MissReason reason = MissReason::kNone;
   int64_t miss_position = 0;          // of the first token that was not found
   std::optional<Token> wanted_token;  // kOtherToken: what the prompt has there

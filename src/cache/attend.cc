@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "cache/rope.h"
+#include "cache/splits.h"
 #include "codec/rotation.h"
 #include "codec/tile.h"
 #include "policy/sealing.h"
@@ -16,9 +17,6 @@
 namespace kvist {
 namespace {
 
-// Results of this many consecutive blocks are summed on their own and then merged in ascending order, whoever computes
-// them: so a result depends neither on the number of threads nor on what else is in the step.
-constexpr int64_t kSplitBlocks = 16;
 // Query rows that meet a tile together. More rows share the cost of reading and decoding it; fewer give finer work.
 constexpr int kMaxRows = 64;
 // From here on decoding a tile to f32 once pays for itself.
@@ -29,21 +27,6 @@ int RowsPerToken(const LayerGeometry& layer) {
 }
 int TokensPerTile(const LayerGeometry& layer) {
   return std::max(1, kMaxRows / RowsPerToken(layer));
-}
-
-// The split that a ref belongs to, counted from the sequence's first block, dropped ones included.
-int64_t SplitOf(const BlockTable& table, size_t ref) {
-  return (table.num_dropped_refs() + int64_t(ref)) / kSplitBlocks;
-}
-int64_t NumSplits(const BlockTable& table) {
-  return table.refs().empty() ? 0 : SplitOf(table, table.refs().size() - 1) - SplitOf(table, 0) + 1;
-}
-std::span<const BlockRef> RefsOfSplit(const BlockTable& table, int64_t split) {
-  const auto refs = table.refs();
-  const int64_t begin = (SplitOf(table, 0) + split) * kSplitBlocks - table.num_dropped_refs();
-  const auto from = size_t(std::max<int64_t>(begin, 0));
-  const auto to = size_t(std::min<int64_t>(begin + kSplitBlocks, int64_t(refs.size())));
-  return refs.subspan(from, to - from);
 }
 
 // With a gap behind, so that two threads never write into one cache line, nor into two that are fetched together.
@@ -252,19 +235,24 @@ void WriteOut(const LayerGeometry& geometry, int kv_head, int num_rows, const So
   }
 }
 
+// Of all splits of a layer's table, those that a call is about.
+struct SplitRange {
+  int64_t first, end, num_all;
+};
+
 // Few tokens: the work is divided by KV head and split, and whoever finishes a head's last split merges them all.
-void AttendBySplits(const LayerView& layer, int64_t first_position, int num_tokens, const float* queries, float* out,
-                    Worker worker, AttendSpace& space) {
+void AttendBySplits(const LayerView& layer, SplitRange range, int64_t first_position, int num_tokens,
+                    const float* queries, float* out, Worker worker, AttendSpace& space) {
   const LayerGeometry& geometry = layer.geometry;
-  const auto num_splits = int(NumSplits(layer.table));
+  const auto num_splits = int(range.num_all), num_here = int(range.end - range.first);
   const int num_rows = num_tokens * RowsPerToken(geometry);
   const size_t floats_per_unit = SoftmaxFloats(num_rows, geometry.value_dim);
   Workspace& workspace = Workspace::OfThisThread();
 
-  space.queue.Work(geometry.num_kv_heads * num_splits, worker.count, [&](int unit) {
-    const int kv_head = unit / num_splits, split = unit % num_splits;
+  space.queue.Work(geometry.num_kv_heads * num_here, worker.count, [&](int unit) {
+    const int kv_head = unit / num_here, split = int(range.first) + unit % num_here;
     QueryRows rows(layer, workspace, kv_head, queries, first_position, num_tokens);
-    float* memory = space.partial_results.data() + size_t(unit) * floats_per_unit;
+    float* memory = space.partial_results.data() + size_t(kv_head * num_splits + split) * floats_per_unit;
     rows.Meet(RefsOfSplit(layer.table, split), EmptySoftmax(memory, num_rows, geometry.value_dim));
 
     std::atomic<int>& num_finished = space.num_finished_splits[size_t(kv_head)];
@@ -280,12 +268,21 @@ void AttendBySplits(const LayerView& layer, int64_t first_position, int num_toke
   });
 }
 
-// Many tokens: the work is divided by KV head and query tile, each going through all splits itself.
-void AttendByQueryTiles(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries,
-                        float* out, Worker worker, AttendSpace& space) {
+int NumTiles(const LayerGeometry& geometry, int64_t num_tokens) {
+  const int64_t tokens_per_tile = TokensPerTile(geometry);
+  return int((num_tokens + tokens_per_tile - 1) / tokens_per_tile);
+}
+size_t FloatsPerTile(const LayerGeometry& geometry) {
+  return SoftmaxFloats(TokensPerTile(geometry) * RowsPerToken(geometry), geometry.value_dim);
+}
+
+// Many tokens: the work is divided by KV head and query tile, each going through all splits itself. When the call is
+// about some of them only, what a tile has so far stays in the space's partial results.
+void AttendByQueryTiles(const LayerView& layer, SplitRange range, int64_t first_position, int64_t num_tokens,
+                        const float* queries, float* out, Worker worker, AttendSpace& space) {
   const LayerGeometry& geometry = layer.geometry;
-  const int tokens_per_tile = TokensPerTile(geometry);
-  const auto num_tiles = int((num_tokens + tokens_per_tile - 1) / tokens_per_tile);
+  const int tokens_per_tile = TokensPerTile(geometry), num_tiles = NumTiles(geometry, num_tokens);
+  const bool is_first = range.first == 0, is_last = range.end == range.num_all;
   Workspace& workspace = Workspace::OfThisThread();
 
   space.queue.Work(geometry.num_kv_heads * num_tiles, worker.count, [&](int unit) {
@@ -300,15 +297,18 @@ void AttendByQueryTiles(const LayerView& layer, int64_t first_position, int64_t 
     const size_t floats = SoftmaxFloats(rows.num_rows(), geometry.value_dim);
     workspace.part.resize(floats);
     workspace.total.resize(floats);
-    const SoftmaxRows total = EmptySoftmax(workspace.total.data(), rows.num_rows(), geometry.value_dim);
-    for (int64_t split = 0; split < NumSplits(layer.table); ++split) {
+    float* const memory = is_first && is_last ? workspace.total.data()
+                                              : space.partial_results.data() + size_t(unit) * FloatsPerTile(geometry);
+    const SoftmaxRows total =
+        is_first ? EmptySoftmax(memory, rows.num_rows(), geometry.value_dim) : PlaceSoftmax(memory, rows.num_rows());
+    for (int64_t split = range.first; split < range.end; ++split) {
       const auto refs = RefsOfSplit(layer.table, split);
       if (refs.front().position >= first_position + first_token + tokens_here) break;
       const SoftmaxRows part = EmptySoftmax(workspace.part.data(), rows.num_rows(), geometry.value_dim);
       rows.Meet(refs, part);
       MergeSoftmax(rows.num_rows(), geometry.value_dim, part, total);
     }
-    WriteOut(geometry, kv_head, rows.num_rows(), total, out + heads_before * size_t(geometry.value_dim));
+    if (is_last) WriteOut(geometry, kv_head, rows.num_rows(), total, out + heads_before * size_t(geometry.value_dim));
   });
 }
 
@@ -362,14 +362,20 @@ void SealTiles(const LayerView& layer, const BlockRef& ref, int kv_head, Workspa
 
 }  // namespace
 
-void AttendSpace::Resize(const CacheGeometry& geometry, int64_t num_tokens, std::span<const BlockTable> tables) {
+void AttendSpace::Resize(const CacheGeometry& geometry, int64_t num_tokens, std::span<const BlockTable> tables,
+                         bool has_passes) {
   int64_t num_splits = 1;
   for (const BlockTable& table : tables) num_splits = std::max(num_splits, NumSplits(table));
   size_t num_floats = 0;
   int num_kv_heads = 0;
   for (const LayerGeometry& layer : geometry.layers) {
     num_kv_heads = std::max(num_kv_heads, layer.num_kv_heads);
-    if (num_tokens > TokensPerTile(layer)) continue;  // its query tiles need no room for parts
+    if (num_tokens > TokensPerTile(layer)) {
+      if (!has_passes) continue;  // its query tiles need no room for parts
+      const auto num_units = size_t(layer.num_kv_heads) * size_t(NumTiles(layer, num_tokens));
+      num_floats = std::max(num_floats, num_units * FloatsPerTile(layer));
+      continue;
+    }
     const auto tokens = int(num_tokens);
     num_floats = std::max(num_floats, size_t(layer.num_kv_heads) * size_t(num_splits) *
                                           SoftmaxFloats(tokens * RowsPerToken(layer), layer.value_dim));
@@ -401,12 +407,23 @@ void AppendRows(const LayerView& layer, int64_t first_position, const float* key
 }
 
 void AttendRows(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, float* out,
-                Worker worker, AttendSpace& space) {
+                Worker worker, AttendSpace& space, SpillStage* stage) {
   KVIST_CHECK(num_tokens > 0 && worker.count > 0);
-  if (num_tokens <= TokensPerTile(layer.geometry)) {
-    AttendBySplits(layer, first_position, int(num_tokens), queries, out, worker, space);
-  } else {
-    AttendByQueryTiles(layer, first_position, num_tokens, queries, out, worker, space);
+  const int64_t num_splits = NumSplits(layer.table);
+  const auto attend = [&](const LayerView& view, SplitRange range) {
+    if (num_tokens <= TokensPerTile(layer.geometry)) {
+      AttendBySplits(view, range, first_position, int(num_tokens), queries, out, worker, space);
+    } else {
+      AttendByQueryTiles(view, range, first_position, num_tokens, queries, out, worker, space);
+    }
+  };
+  if (stage == nullptr) return attend(layer, {0, num_splits, num_splits});
+  const auto passes = stage->PassesOf(layer.index);
+  for (size_t i = 0; i < passes.size(); ++i) {
+    LayerView view = layer;
+    view.staged = stage->Await(layer.index, i, worker);
+    attend(view, {passes[i].first_split, std::min(passes[i].end_split, num_splits), num_splits});
+    if (i + 1 < passes.size()) space.barrier.Arrive(worker.count);
   }
 }
 

@@ -4,9 +4,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "cache/spill_stage.h"
 #include "codec/block_layout.h"
 #include "kernels/kernels.h"
 #include "kvist/cache.h"
@@ -16,19 +18,27 @@ namespace kvist {
 
 // One layer of one sequence, as Append and Attend see it.
 struct LayerView {
+  int index;
   const LayerGeometry& geometry;
   const BlockLayout::Layer& open;
   const BlockLayout::Layer& sealed;
   const BlockTable& table;
   int block_tokens;
   const Kernels& kernels;
+  std::optional<StagedParts> staged = {};  // of the blocks that have been spilled
 
-  // Where the lane's tiles in a ref's block begin: K, then V.
+  // Where the lane's tiles in one of the table's refs begin: K, then V.
   std::byte* OpenLane(const BlockRef& ref, int kv_head) const {
-    return table.open_pool()->data(ref.block) + open.k_offset_bytes(kv_head);
+    return Lane(*table.open_pool(), ref, ref.block, open.k_offset_bytes(kv_head));
   }
   std::byte* SealedLane(const BlockRef& ref, int kv_head) const {
-    return table.sealed_pool()->data(ref.is_sealed ? ref.block : *ref.sealing) + sealed.k_offset_bytes(kv_head);
+    return Lane(*table.sealed_pool(), ref, ref.is_sealed ? ref.block : *ref.sealing, sealed.k_offset_bytes(kv_head));
+  }
+
+ private:
+  std::byte* Lane(const BlockPool& pool, const BlockRef& ref, BlockId block, size_t offset_bytes) const {
+    if (!ref.spilled) return pool.data(block) + offset_bytes;
+    return staged->Part(size_t(&ref - table.refs().data())) + (offset_bytes - staged->part_offset);
   }
 };
 
@@ -51,20 +61,41 @@ class WorkQueue {
   std::atomic<int> num_left_{0};
 };
 
-// Room that a step's Attend calls share: partial results of the splits, and who has finished. Owned by the sequence.
+// Where the workers of one call wait for each other.
+class Barrier {
+ public:
+  // Returns when all have arrived.
+  void Arrive(int num_workers) {
+    const uint32_t round = round_.load(std::memory_order_acquire);
+    if (num_arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < num_workers) {
+      return round_.wait(round, std::memory_order_acquire);
+    }
+    num_arrived_.store(0, std::memory_order_relaxed);
+    round_.store(round + 1, std::memory_order_release);
+    round_.notify_all();
+  }
+
+ private:
+  std::atomic<uint32_t> round_{0};
+  std::atomic<int> num_arrived_{0};
+};
+
+// Room that a step's Attend calls share: partial results of the splits, or of query tiles that meet the blocks in
+// several passes, and who has finished. Owned by the sequence.
 class AttendSpace {
  public:
-  void Resize(const CacheGeometry& geometry, int64_t num_tokens, std::span<const BlockTable> tables);
+  void Resize(const CacheGeometry& geometry, int64_t num_tokens, std::span<const BlockTable> tables, bool has_passes);
 
   WorkQueue queue;
+  Barrier barrier;
   std::vector<float> partial_results;
   std::vector<std::atomic<int>> num_finished_splits;  // [kv head]
 };
 
 // Sequence::Append and Sequence::Attend; `first_position` is that of the step's first token. Append also seals the
-// tiles of blocks that the step seals.
+// tiles of blocks that the step seals. `stage` is null where nothing is ever spilled.
 void AppendRows(const LayerView& layer, int64_t first_position, const float* keys, const float* values, Worker worker);
 void AttendRows(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, float* out,
-                Worker worker, AttendSpace& space);
+                Worker worker, AttendSpace& space, SpillStage* stage);
 
 }  // namespace kvist

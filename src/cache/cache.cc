@@ -103,6 +103,15 @@ Sequence Cache::Begin(const std::string& salt) {
   return Sequence(std::make_unique<Sequence::State>(core_, salt));
 }
 
+void Cache::Prefetch(std::vector<Token> prompt, const std::string& salt) {
+  if (!core_->tiers) return;
+  // The queue ends before the core does, so it needs no share in it.
+  const std::shared_ptr<Core> core(std::shared_ptr<void>(), core_.get());
+  core_->tiers->queue().Submit(TransferPriority::kPrefetch, 0, [core, prompt = std::move(prompt), salt] {
+    Sequence::State(core, salt).Prefetch(prompt);
+  });
+}
+
 void Cache::NoteComputing(double position, double seconds_a_token) {
   if (core_->tiers) core_->tiers->compute_cost.Add(position, seconds_a_token);
 }
@@ -138,6 +147,9 @@ CacheStats Cache::stats() const {
     stats.num_idle_blocks = of_prefixes.num_idle_blocks;
     stats.num_evicted_blocks = of_prefixes.num_evicted;
   }
+  stats.staging_bytes = core_->staging_bytes.load(std::memory_order_relaxed);
+  stats.spill_bytes_read = core_->spill_bytes_read.load(std::memory_order_relaxed);
+  stats.spill_wait_s = double(core_->spill_wait_ns.load(std::memory_order_relaxed)) * 1e-9;
   stats.peak_live_bytes = core_->peak_live_bytes.load(std::memory_order_relaxed);
   stats.peak_committed_bytes = core_->budget.peak_bytes();
   stats.copied_bytes = core_->copied_bytes.load(std::memory_order_relaxed);
@@ -146,7 +158,7 @@ CacheStats Cache::stats() const {
 }
 
 Result<size_t> Cache::ResidentBytes() const {
-  size_t bytes = 0;
+  size_t bytes = core_->staging_bytes.load(std::memory_order_relaxed);
   Status status;
   core_->ForEachPool([&](const BlockPool& pool) {
     const Result<size_t> of_pool = pool.ResidentBytes();

@@ -48,7 +48,7 @@ void Store(const CacheGeometry& geometry, std::mt19937& random, int64_t num_toke
   const auto step = RandomStep(random, geometry, num_tokens);
   REQUIRE(sequence.Prepare(step.tokens));
   AppendAll(step, sequence);
-  sequence.Commit();
+  REQUIRE(sequence.Commit());
 }
 
 // What was freed goes back to the system a little later.
@@ -196,7 +196,7 @@ TEST_CASE("cache: memory on its way to or from the system is not missing from th
     for (int i = 0; i < 200; ++i) {  // each begins while the last one's memory is being given back
       Sequence sequence = cache->Begin();
       all_fit &= sequence.Prepare(std::span(step.tokens).first(1)).has_value();
-      sequence.Commit();
+      REQUIRE(sequence.Commit());
       all_fit &= sequence.Prepare(std::span(step.tokens).first(319)).has_value();
     }
     CHECK(all_fit);

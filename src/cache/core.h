@@ -27,6 +27,10 @@ struct Cache::Core {
     std::unique_ptr<BlockPool> pool;
     BlockLayout sealed_layout;               // the same layers in the same order
     std::unique_ptr<BlockPool> sealed_pool;  // null when no layer has a quantised form
+    const BlockLayout& LayoutOf(bool is_sealed) const { return is_sealed ? sealed_layout : layout; }
+    // Of blocks that never change again.
+    const BlockLayout& final_layout() const { return sealed_pool ? sealed_layout : layout; }
+    BlockPool& final_pool() const { return sealed_pool ? *sealed_pool : *pool; }
   };
   struct LayerPlace {
     int group = 0;
@@ -74,6 +78,9 @@ struct Cache::Core {
   std::atomic<size_t> num_sequences{0};
   std::atomic<size_t> copied_bytes{0};
   std::atomic<size_t> peak_live_bytes{0};
+  std::atomic<size_t> staging_bytes{0};       // memory for layers of spilled blocks
+  std::atomic<uint64_t> spill_bytes_read{0};  // of spilled blocks, by steps
+  std::atomic<uint64_t> spill_wait_ns{0};     // that steps waited for them
   std::unique_ptr<TierStore> tiers;  // null when there are none; last: what it writes are blocks of the prefixes
 };
 

@@ -285,7 +285,7 @@ TEST_CASE("sealing: forks that seal the same blocks on different threads don't d
 // Makes a sequence longer where it is only counted what it holds.
 bool Lengthen(Sequence& sequence, int64_t num_tokens) {
   if (!sequence.Prepare(std::vector<Token>(size_t(num_tokens), 1))) return false;
-  sequence.Commit();
+  REQUIRE(sequence.Commit());
   return true;
 }
 
@@ -469,7 +469,7 @@ TEST_CASE("sealing: a step for which one of the forms has no room leaves everyth
       }
       AppendAll(step, sequence);
       const StepOutput out = AttendAll(geometry, step, sequence);
-      sequence.Commit();
+      REQUIRE(sequence.Commit());
       for (size_t i = 0; i < all.size(); ++i) all[i].insert(all[i].end(), out[i].begin(), out[i].end());
       REQUIRE(cache->stats().peak_committed_bytes <= 60 * PageBytes());
     }

@@ -7,6 +7,7 @@
 #include "cache/attend.h"
 #include "cache/prefixes.h"
 #include "cache/sequence_state.h"
+#include "cache/tier_store.h"
 #include "codec/tile.h"
 #include "kvist/cache.h"
 #include "policy/sealing.h"
@@ -16,6 +17,7 @@ namespace kvist {
 Sequence::State::State(std::shared_ptr<Cache::Core> core_in, const std::string& salt_in)
     : core(std::move(core_in)), growth(core->options.growth), salt(salt_in), expected_blocks(core->groups.size()) {
   if (core->prefixes) root = RootDigest(core->geometry, core->options, salt);
+  if (core->tiers && core->tiers->disk() != nullptr) stage.emplace(core.get());
   for (const Cache::Core::Group& group : core->groups) {
     tables.emplace_back(group.pool.get(), group.sealed_pool.get(), core->options.sealing, core->geometry.block_tokens);
   }
@@ -34,12 +36,13 @@ Sequence::State::State(const State& other)
       num_shared_blocks(other.num_shared_blocks),
       end_of_prefix(other.end_of_prefix),
       expected_blocks(core->groups.size()) {
+  if (other.stage) stage.emplace(core.get());
   core->num_sequences.fetch_add(1, std::memory_order_relaxed);
   ForgetStep();
 }
 
 Sequence::State::~State() {
-  core->lengths.AddLength(num_tokens);
+  if (num_tokens > 0) core->lengths.AddLength(num_tokens);
   ForgetStep();
   End();
   Expect(0);
@@ -51,7 +54,8 @@ Sequence::State::~State() {
 LayerView Sequence::State::ViewLayer(int layer) const {
   const auto [group_index, layer_in_group] = core->places[size_t(layer)];
   const Cache::Core::Group& group = core->groups[size_t(group_index)];
-  return {.geometry = core->geometry.layers[size_t(layer)],
+  return {.index = layer,
+          .geometry = core->geometry.layers[size_t(layer)],
           .open = group.layout.layers[size_t(layer_in_group)],
           .sealed = group.sealed_layout.layers[size_t(layer_in_group)],
           .table = tables[size_t(group_index)],
@@ -204,8 +208,8 @@ SequenceGrowth Sequence::growth() const {
           state_->growth.growth_variance()};
 }
 
-ReuseReport Sequence::Reuse(std::span<const Token> prompt, int64_t max_tokens) {
-  return state_->Reuse(prompt, std::min(max_tokens, std::ssize(prompt)), false);
+ReuseReport Sequence::Reuse(std::span<const Token> prompt, int64_t max_tokens, bool may_spill) {
+  return state_->Reuse(prompt, std::min(max_tokens, std::ssize(prompt)), {.may_spill = may_spill});
 }
 
 Status Sequence::Prepare(std::span<const Token> tokens) {
@@ -221,16 +225,22 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
   }
   while (!fresh && core.EvictPrefixes(state_->BytesToReserve(num_tokens))) fresh = state_->ReserveBlocks(num_tokens);
   if (!fresh && state_->LetGoOfTail()) fresh = state_->ReserveBlocks(num_tokens);
-  if (!fresh) {
+  Status prepared = fresh ? Status() : std::unexpected(fresh.error());
+  if (fresh && state_->stage) {
+    prepared = state_->stage->Prepare(state_->tables);
+    for (size_t i = 0; i < fresh->size() && !prepared; ++i) state_->tables[i].Release((*fresh)[i]);
+  }
+  if (!prepared) {
     core.housekeeper->Wake();  // blocks that were taken before one was refused are spare now
-    return std::unexpected(fresh.error());
+    return prepared;
   }
   for (size_t i = 0; i < state_->tables.size(); ++i) {
     core.copied_bytes.fetch_add(state_->tables[i].GrowInto(std::move((*fresh)[i]), num_tokens),
                                 std::memory_order_relaxed);
   }
   state_->tokens.insert(state_->tokens.end(), tokens.begin(), tokens.end());
-  state_->attend_space.Resize(core.geometry, int64_t(tokens.size()), state_->tables);
+  const bool has_passes = state_->stage && state_->stage->memory_bytes() > 0;
+  state_->attend_space.Resize(core.geometry, int64_t(tokens.size()), state_->tables, has_passes);
   core.NotePeak();
   state_->Expect(state_->growth.Grow(int64_t(state_->tokens.size()), num_tokens, core.lengths));
   state_->CountResize();
@@ -243,10 +253,22 @@ void Sequence::Append(int layer, const float* keys, const float* values, Worker 
 
 void Sequence::Attend(int layer, const float* queries, float* out, Worker worker) {
   AttendRows(state_->ViewLayer(layer), state_->num_tokens, num_prepared_tokens(), queries, out, worker,
-             state_->attend_space);
+             state_->attend_space, state_->stage ? &*state_->stage : nullptr);
 }
 
-void Sequence::Commit() {
+Status Sequence::CheckStep() const {
+  const auto loss = state_->stage ? state_->stage->loss() : std::nullopt;
+  if (!loss) return {};
+  return Fail(loss->error.code == ErrorCode::kCorrupt ? ErrorCode::kCorrupt : ErrorCode::kIo,
+              "spilled tokens from position " + std::to_string(loss->position) + " on could not be read back (" +
+                  loss->error.message + "); compute the sequence again from there");
+}
+
+Status Sequence::Commit() {
+  if (Status fetched = CheckStep(); !fetched) {
+    state_->EndBefore(*state_->stage->loss());
+    return fetched;
+  }
   state_->num_tokens = int64_t(state_->tokens.size());
   bool any_freed = false, any_sealed = false;
   std::vector<std::vector<size_t>> newly_sealed;
@@ -261,6 +283,15 @@ void Sequence::Commit() {
   }
   if (any_sealed) state_->Expect(state_->growth.capacity());  // the next tokens will want what has become free
   if (any_freed || any_sealed) state_->core->housekeeper->Wake();
+  return {};
+}
+
+Status Sequence::Spill(int64_t num_more_tokens) {
+  return state_->Spill(num_more_tokens);
+}
+
+int64_t Sequence::num_spilled_tokens() const {
+  return state_->num_spilled_tokens();
 }
 
 Sequence Sequence::Fork() const {
@@ -273,6 +304,7 @@ Status Sequence::Truncate(int64_t num_tokens) {
                                             " tokens to " + std::to_string(num_tokens));
   }
   KVIST_TRY_VOID(state_->CheckWindows(num_tokens, INT64_MAX));
+  KVIST_TRY_VOID(state_->UnspillEnd(num_tokens));
   state_->num_tokens = num_tokens;
   state_->ForgetStep();
   state_->TruncatePrefix(num_tokens);

@@ -13,9 +13,10 @@ namespace kvist {
 // What the index has of a prompt after a sequence's last full block.
 struct Sequence::State::Run {
   int64_t first_block = 0;
-  std::vector<Digest> digests;             // of the full blocks
-  std::vector<PrefixIndex::Entry> blocks;  // full ones, in order
-  std::optional<PrefixIndex::Entry> part;  // of which the first tokens follow
+  std::vector<Digest> digests;                          // of the full blocks
+  std::vector<PrefixIndex::Entry> blocks;               // full ones, in order
+  std::vector<std::shared_ptr<const HeldRecord>> held;  // [block] to be used spilled in the group without a window
+  std::optional<PrefixIndex::Entry> part;               // of which the first tokens follow
   int64_t num_part_tokens = 0;
   int64_t end_position(int64_t block_tokens) const {
     return (first_block + int64_t(blocks.size())) * block_tokens + num_part_tokens;
@@ -35,6 +36,7 @@ PrefixIndex::Entry Sequence::State::EntryOf(int64_t block_index) const {
 void Sequence::State::ShareBlock(const PrefixIndex::Entry& entry, size_t group, size_t ref_index) {
   BlockTable& table = tables[group];
   const BlockRef& ref = table.refs()[ref_index];
+  if (ref.spilled) return;
   const StoredBlock shared = core->prefixes->Share(entry, group, {ref.block, ref.is_sealed});
   if (shared.block != ref.block) table.Replace(ref_index, shared.block);
 }
@@ -86,6 +88,7 @@ bool Sequence::State::LetGoOfTail() {
   for (size_t group = 0; group < tables.size() && core->prefixes; ++group) {
     if (tables[group].refs().empty()) continue;
     const BlockRef& tail = tables[group].refs().back();
+    if (tail.spilled) continue;
     any |= core->prefixes->LetGo(DigestBefore(num_shared_blocks), group, {tail.block, tail.is_sealed});
   }
   return any;
@@ -103,7 +106,8 @@ void Sequence::State::TruncatePrefix(int64_t num_kept_tokens) {
   chain.resize(size_t(num_shared_blocks));
 }
 
-Sequence::State::Run Sequence::State::FindRun(std::span<const Token> prompt, int64_t max_tokens) {
+Sequence::State::Run Sequence::State::FindRun(std::span<const Token> prompt, int64_t max_tokens,
+                                              const HeldBlocks& held) {
   const int64_t block_tokens = core->geometry.block_tokens, num_prompt = std::ssize(prompt);
   Run run{};
   run.first_block = num_shared_blocks;
@@ -113,15 +117,20 @@ Sequence::State::Run Sequence::State::FindRun(std::span<const Token> prompt, int
     const auto of_block = prompt.subspan(size_t(begin), size_t(block_tokens));
     const Digest digest = ChildDigest(before, of_block);
     auto entry = core->prefixes->Find(digest, of_block);
-    if (!entry) break;
+    const auto on_disk = held.find(begin / block_tokens);
+    if (!entry && on_disk == held.end()) break;
+    if (!entry) entry = {.digest = digest, .parent = before, .position = begin, .tokens = {}, .blocks = {}};
+    entry->blocks.resize(tables.size());
     run.digests.push_back(digest);
     run.blocks.push_back(*std::move(entry));
+    run.held.push_back(on_disk == held.end() ? nullptr : on_disk->second);
     before = digest;
   }
   if (begin > max_tokens) {  // the last block is needed in part only
     run.part = std::move(run.blocks.back());
     run.blocks.pop_back();
     run.digests.pop_back();
+    run.held.pop_back();
     run.num_part_tokens = max_tokens - (begin - block_tokens);
     return run;
   }
@@ -143,7 +152,7 @@ bool Sequence::State::IsUsable(const Run& run, size_t num_blocks, int64_t end_po
     if (first_needed < std::min(own_end, end_position) && tables[group].begin_position() > first_needed) return false;
     for (size_t i = 0; i < num_blocks; ++i) {
       const bool is_needed = (run.first_block + int64_t(i) + 1) * block_tokens > first_needed;
-      if (is_needed && !run.blocks[i].blocks[group]) return false;
+      if (is_needed && !run.blocks[i].blocks[group] && !(window == 0 && run.held[i])) return false;
     }
     if (takes_part && (!run.part->blocks[group] || run.part->blocks[group]->is_sealed)) return false;
   }
@@ -159,7 +168,15 @@ void Sequence::State::AttachRun(const Run& run, size_t num_blocks, int64_t end_p
     const int64_t first_needed = window == 0 ? 0 : std::max<int64_t>(0, end_position - window + 1);
     const int64_t first_block = first_needed / block_tokens;
     if (first_block > run.first_block) table.SkipTo(first_block * block_tokens);
-    auto attach = [&](const PrefixIndex::Entry& entry, int64_t num_slots) {
+    auto attach = [&](const PrefixIndex::Entry& entry, int64_t num_slots, std::shared_ptr<const HeldRecord> held) {
+      if (!entry.blocks[group]) {
+        table.Attach({.block = {},
+                      .is_sealed = core->groups[group].sealed_pool != nullptr,
+                      .num_slots = int32_t(num_slots),
+                      .position = table.end_position(),
+                      .spilled = std::move(held)});
+        return;
+      }
       const StoredBlock& stored = *entry.blocks[group];
       core->prefixes->AddReference(group, stored);
       table.Attach({.block = stored.block,
@@ -168,15 +185,15 @@ void Sequence::State::AttachRun(const Run& run, size_t num_blocks, int64_t end_p
                     .position = table.end_position()});
     };
     for (size_t i = 0; i < num_blocks; ++i) {
-      if (run.first_block + int64_t(i) >= first_block) attach(run.blocks[i], block_tokens);
+      if (run.first_block + int64_t(i) >= first_block) attach(run.blocks[i], block_tokens, run.held[i]);
     }
-    if (table.end_position() < end_position) attach(*run.part, end_position - table.end_position());
+    if (table.end_position() < end_position) attach(*run.part, end_position - table.end_position(), nullptr);
   }
 }
 
-// Loads what the tiers have of the prompt and memory has not, into the index.
-std::vector<ReuseReport::FromTier> Sequence::State::FetchFromTiers(const Run& run, std::span<const Token> prompt,
-                                                                   bool with_tail, MissReason& reason) {
+// Of the prompt, the blocks that are in memory in some groups at most, from the first of the run on.
+std::vector<TierStore::Wanted> Sequence::State::MissingBlocks(const Run& run, std::span<const Token> prompt,
+                                                              bool with_tail) const {
   const int64_t block_tokens = core->geometry.block_tokens;
   std::vector<TierStore::Wanted> wanted;
   Digest before = DigestBefore(run.first_block);
@@ -199,14 +216,11 @@ std::vector<ReuseReport::FromTier> Sequence::State::FetchFromTiers(const Run& ru
     before = one.digest;
     wanted.push_back(std::move(one));
   }
-  if (std::ranges::all_of(wanted, [](const auto& one) {
-        return std::ranges::none_of(one.sealed, [](const auto& sealed) { return sealed.has_value(); });
-      })) {
-    return {};
-  }
-  const TierStore::Fetched fetched = core->tiers->Fetch(wanted);
-  reason = fetched.reason;
-  return fetched.tiers;
+  const bool is_all_there = std::ranges::all_of(wanted, [](const TierStore::Wanted& one) {
+    return std::ranges::none_of(one.sealed, [](const auto& sealed) { return sealed.has_value(); });
+  });
+  if (is_all_there) wanted.clear();
+  return wanted;
 }
 
 void Sequence::State::ReleaseRun(const Run& run) const {
@@ -253,7 +267,15 @@ void Sequence::State::ExplainMiss(std::span<const Token> prompt, ReuseReport& re
   report.stored_token = nearest->other_token;
 }
 
-ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, int64_t max_tokens, bool with_tail) {
+void Sequence::State::Prefetch(std::span<const Token> prompt) {
+  const Run run = FindRun(prompt, std::ssize(prompt), {});
+  const std::vector<TierStore::Wanted> missing = MissingBlocks(run, prompt, false);
+  const size_t free_bytes = core->budget.limit_bytes() - std::min(core->budget.limit_bytes(), core->LiveBytes());
+  if (!missing.empty() && WantedBytes(missing) <= free_bytes) core->tiers->Fetch(missing);
+  ReleaseRun(run);
+}
+
+ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, int64_t max_tokens, ReuseHow how) {
   ForgetStep();
   ReuseReport report;
   report.own_tokens = report.miss_position = num_tokens;
@@ -261,14 +283,22 @@ ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, int64_t max_to
   if (max_tokens <= num_tokens) return report;
   KVIST_CHECK(std::ssize(prompt) >= num_tokens && std::ranges::equal(tokens, prompt.first(tokens.size())));
   report.reason = MissReason::kNothingStored;
-  Run run = FindRun(prompt, max_tokens);
-  if (core->tiers) {
-    report.loaded = FetchFromTiers(run, prompt, with_tail, report.reason);
-    if (!report.loaded.empty()) ReleaseRun(std::exchange(run, FindRun(prompt, max_tokens)));
+  Run run = FindRun(prompt, max_tokens, {});
+  std::vector<TierStore::Wanted> missing;
+  if (core->tiers) missing = MissingBlocks(run, prompt, how.with_tail);
+  if (!missing.empty()) {
+    HeldBlocks held;
+    if (how.may_spill && stage) held = HoldWhatHasNoRoom(missing);
+    TierStore::Fetched fetched = core->tiers->Fetch(missing);
+    report.reason = fetched.reason;
+    report.loaded = std::move(fetched.tiers);
+    if (!report.loaded.empty() || !held.empty()) ReleaseRun(std::exchange(run, FindRun(prompt, max_tokens, held)));
   }
-  const int64_t end_found = run.end_position(core->geometry.block_tokens);
+  const int64_t end_found = run.end_position(core->geometry.block_tokens), spilled_before = num_spilled_tokens();
   report.shared_tokens = TakeRun(run, prompt);
   ReleaseRun(run);
+  report.spilled_tokens = num_spilled_tokens() - spilled_before;
+  report.shared_tokens -= report.spilled_tokens;
   for (ReuseReport::FromTier& from : report.loaded) {
     from.tokens = std::min(from.tokens, report.shared_tokens);
     report.shared_tokens -= from.tokens;

@@ -2,13 +2,17 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
+#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "cache/attend.h"
 #include "cache/core.h"
+#include "cache/spill_stage.h"
+#include "cache/tier_store.h"
 #include "kvist/cache.h"
 #include "policy/growth.h"
 #include "storage/block_table.h"
@@ -41,8 +45,11 @@ struct Sequence::State {
   Status MakeStaticCapacityReady(int64_t num_capacity_tokens);
 
   // --- sequence_prefix.cc ---
-  // with_tail: the tokens of the prompt's last, partly filled block may be stored as such in a tier.
-  ReuseReport Reuse(std::span<const Token> prompt, int64_t max_tokens, bool with_tail);
+  struct ReuseHow {
+    bool with_tail = false;  // the tokens of the prompt's last, partly filled block may be stored as such in a tier
+    bool may_spill = false;  // what there is no room for may stay in the disk tier
+  };
+  ReuseReport Reuse(std::span<const Token> prompt, int64_t max_tokens, ReuseHow how);
   // Shares the blocks that have become full, and those that have become sealed: [group] indexes of refs.
   void ShareBlocks(const std::vector<std::vector<size_t>>& newly_sealed);
   // Shares the last, partly filled block, too. The digests of all that is shared.
@@ -55,10 +62,14 @@ struct Sequence::State {
   PrefixIndex::Entry EntryOf(int64_t block_index) const;
   void ShareBlock(const PrefixIndex::Entry& entry, size_t group, size_t ref_index);
   struct Run;
-  Run FindRun(std::span<const Token> prompt, int64_t max_tokens);
+  void Prefetch(std::span<const Token> prompt);
+  size_t WantedBytes(std::span<const TierStore::Wanted> wanted) const;      // of what is not in memory and will be seen
+  using HeldBlocks = std::map<int64_t, std::shared_ptr<const HeldRecord>>;  // [block index] of the group that spills
+  Run FindRun(std::span<const Token> prompt, int64_t max_tokens, const HeldBlocks& held);
   bool IsUsable(const Run& run, size_t num_blocks, int64_t end_position) const;
-  std::vector<ReuseReport::FromTier> FetchFromTiers(const Run& run, std::span<const Token> prompt, bool with_tail,
-                                                    MissReason& reason);
+  std::vector<TierStore::Wanted> MissingBlocks(const Run& run, std::span<const Token> prompt, bool with_tail) const;
+  // Takes the oldest of the wanted blocks out that there is no room for.
+  HeldBlocks HoldWhatHasNoRoom(std::vector<TierStore::Wanted>& wanted) const;
   // The last block, which a step would have to copy because it is also a prefix, is no prefix any more.
   bool LetGoOfTail();
   void ReleaseRun(const Run& run) const;
@@ -66,11 +77,39 @@ struct Sequence::State {
   void ExplainMiss(std::span<const Token> prompt, ReuseReport& report) const;
   void AttachRun(const Run& run, size_t num_blocks, int64_t end_position);
 
+  // --- sequence_spill.cc ---
+  Status Spill(int64_t num_more_tokens);
+  struct Candidate {  // a block that may be spilled
+    size_t group;
+    size_t ref_index;
+    int64_t block_index;
+  };
+  std::vector<Candidate> SpillCandidates() const;
+  std::vector<size_t> NumSpilled() const;  // [group]
+  int64_t num_spilled_tokens() const;
+  // How many of the candidates have to go, so that so many bytes become free; nothing when all of them are too few.
+  std::optional<size_t> NumToSpill(std::span<const Candidate> candidates, size_t bytes) const;
+  Status SpillBlocks(std::span<const Candidate> blocks);
+  // The record of a block of the disk tier. kCorrupt when it is another one of the same key.
+  Result<std::shared_ptr<const HeldRecord>> Hold(const Digest& digest, std::span<const Token> tokens, size_t group,
+                                                 bool is_sealed) const;
+  void WriteAhead(std::span<const Candidate> blocks) const;
+  bool HasRoomFor(int64_t num_more_tokens);
+  // Adds the keys of spilled blocks that belong to the prefix; what the disk tier has evicted meanwhile is written
+  // again.
+  Status RestoreSpilled(std::vector<RecordKey>& keys) const;
+  // Brings the block back that a sequence of so many tokens would end inside of, so that it can be written to.
+  Status UnspillEnd(int64_t num_kept_tokens);
+  Status Unspill(size_t group, size_t ref_index);
+  // After a step in which blocks could not be read: the sequence ends before them.
+  void EndBefore(const SpillStage::Loss& loss);
+
   std::shared_ptr<Cache::Core> core;
   std::vector<Token> tokens;       // stored, then prepared
   int64_t num_tokens = 0;          // stored
   std::vector<BlockTable> tables;  // [group], with room for the prepared tokens
   AttendSpace attend_space;
+  std::optional<SpillStage> stage;  // where there is a disk tier
   GrowthPredictor growth;
   bool has_static_capacity = false;
   int64_t num_resizes = 0;

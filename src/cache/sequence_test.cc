@@ -82,7 +82,7 @@ TEST_CASE("sequence: an empty one has no tokens and no block") {
   CheckError(sequence.Truncate(-1), ErrorCode::kOutOfRange);
   CheckError(sequence.Remove(0, 1), ErrorCode::kOutOfRange);
   CheckError(sequence.Remove(-1, 0), ErrorCode::kOutOfRange);
-  sequence.Commit();
+  REQUIRE(sequence.Commit());
   CHECK(sequence.num_tokens() == 0);
   const Sequence fork = sequence.Fork();
   CHECK(cache->stats().num_sequences == 2);
@@ -100,7 +100,7 @@ TEST_CASE("sequence: tokens count only once they are committed") {
   CHECK(sequence.num_prepared_tokens() == 5);
   AppendAll(step, sequence);
   AttendAll(geometry, step, sequence);
-  sequence.Commit();
+  REQUIRE(sequence.Commit());
   CHECK(sequence.num_tokens() == 5);
   CHECK(sequence.num_prepared_tokens() == 0);
   CHECK(std::ranges::equal(sequence.tokens(), step.tokens));

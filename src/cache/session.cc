@@ -40,6 +40,7 @@ Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<
   const Status written = core_->tiers->WriteNow(entries);
   for (const PrefixIndex::Entry& entry : entries) core_->prefixes->Release(entry);
   KVIST_TRY_VOID(written);
+  KVIST_TRY_VOID(state.RestoreSpilled(manifest.keys));
   return disk->SaveSession(name, EncodeManifest(manifest), manifest.keys);
 }
 
@@ -52,7 +53,8 @@ Result<ResumedSession> Cache::Resume(const std::string& name) {
     session.reuse.reason = MissReason::kOtherModel;
     return session;
   }
-  session.reuse = session.sequence.state_->Reuse(session.tokens, std::ssize(session.tokens), true);
+  session.reuse = session.sequence.state_->Reuse(session.tokens, std::ssize(session.tokens),
+                                                 {.with_tail = true, .may_spill = true});
   return session;
 }
 

@@ -109,7 +109,7 @@ std::vector<Token> MakeStore(const std::string& store, int64_t num_tokens) {
   Sequence sequence = cache->Begin("salt");
   REQUIRE(sequence.Prepare(text.tokens));
   AppendAll(text, sequence);
-  sequence.Commit();
+  REQUIRE(sequence.Commit());
   REQUIRE(cache->Save("chat", sequence, std::as_bytes(std::span(std::string_view("notes")))));
   return text.tokens;
 }

@@ -240,6 +240,11 @@ TierStore::Fetched TierStore::Fetch(std::span<const Wanted> wanted) {
   std::erase_if(places, [&](const Place& place) { return place.wanted_index >= fetched.num_blocks; });
   const Wanted& last = wanted[fetched.num_blocks - 1];
   const int64_t begin = wanted.front().position, end = last.position + std::ssize(last.tokens);
+  std::erase_if(places, [&](const Place& place) {  // what no query will see
+    const int64_t window = core_->groups[place.group].layout.window;
+    const Wanted& one = wanted[place.wanted_index];
+    return window > 0 && one.position + std::ssize(one.tokens) <= end - window + 1;
+  });
   if (!IsWorthLoading(LoadSeconds(places), compute_cost, begin, end)) {
     return {.num_blocks = 0, .tiers = {}, .reason = MissReason::kSlower};
   }
@@ -324,7 +329,15 @@ void TierStore::ReadPlaces(std::span<const Wanted> wanted, std::span<Place> plac
     others.push_back(queue_->Submit(TransferPriority::kFetch, 0, [=] { read(part); }));
   }
   read(places.first(std::min(per_part, places.size())));
-  for (const auto& other : others) other->Wait();
+  // Whoever calls may be one of the queue's threads: what nobody has begun it does itself.
+  for (size_t i = 0; i < others.size(); ++i) {
+    if (!others[i]->Cancel()) {
+      others[i]->Wait();
+      continue;
+    }
+    const size_t begin = (i + 1) * per_part;
+    read(places.subspan(begin, std::min(per_part, places.size() - begin)));
+  }
 }
 
 void TierStore::WriteBehind(std::vector<PrefixIndex::Entry> entries) {
@@ -430,10 +443,29 @@ Status TierStore::WriteNow(const std::vector<PrefixIndex::Entry>& entries) {
               "small for what the sessions keep");
 }
 
+Status TierStore::WriteAgain(const HeldRecord& record) {
+  std::vector<std::byte> payload(record.header.payload_bytes());
+  size_t offset = 0;
+  for (size_t i = 0; i < record.header.part_bytes.size(); ++i) {
+    const auto part = std::span(payload).subspan(offset, record.header.part_bytes[i]);
+    KVIST_TRY_VOID(record.ReadPart(i, part));
+    offset += part.size();
+  }
+  const std::vector<std::byte> header = EncodeHeader(record.header);
+  const TierWrite write{record.key, header, payload};
+  if (disk_->Write({&write, 1}) == 1) return {};
+  return Fail(ErrorCode::kIo, "the disk tier could not store a block again that it had evicted");
+}
+
 std::vector<std::pair<std::string, TierStats>> TierStore::stats() const {
   std::vector<std::pair<std::string, TierStats>> stats;
   for (const auto& one : tiers_) stats.emplace_back(one->tier->name(), one->tier->stats());
   return stats;
+}
+
+void TierStore::NoteDamaged(const RecordKey& key) {
+  num_damaged_.fetch_add(1, std::memory_order_relaxed);
+  disk_->Erase({&key, 1});
 }
 
 uint64_t TierStore::num_damaged() const {

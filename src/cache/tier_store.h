@@ -54,11 +54,17 @@ class TierStore {
   // The same now, to the first disk tier. How many records it has of them, all groups counted.
   Status WriteNow(const std::vector<PrefixIndex::Entry>& entries);
 
+  // The same with a record that the first disk tier has evicted and somebody holds.
+  Status WriteAgain(const HeldRecord& record);
+
   DiskTier* disk() { return disk_; }  // the first; null when there is none
+  TransferQueue& queue() { return *queue_; }
   static RecordKey KeyOf(const Digest& digest, size_t group, bool is_sealed);
 
   // How long computing takes: seconds a token at a position. Sequences note it.
   CostLine compute_cost;
+
+  void NoteDamaged(const RecordKey& key);  // a record of the disk tier
 
   std::vector<std::pair<std::string, TierStats>> stats() const;  // by tier
   uint64_t num_damaged() const;

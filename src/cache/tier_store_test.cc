@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/address_range.h"
 #include "cache/prefixes.h"
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
@@ -109,6 +110,38 @@ TEST_CASE("tiers: a prefix from the disk of an earlier process gives the same bi
       CHECK(again.shared_tokens >= 24 * kBlock);
     }
   }
+}
+
+TEST_CASE("tiers: what is prefetched is in memory when it is wanted, and takes no memory from others") {
+  const Folder folder;
+  std::mt19937 random(21);
+  const CacheGeometry geometry = SmallGeometry(40);
+  const StepData text = RandomStep(random, geometry, 400), other = RandomStep(random, geometry, 200);
+  {
+    const auto cache = Cache::Open(geometry, Options(folder)).value();
+    Sequence sequence = cache->Begin("mine");
+    RunRest(geometry, text, sequence);
+  }
+  const auto cache = Cache::Open(geometry, Options(folder)).value();
+  cache->Prefetch(text.tokens, "yours");
+  cache->Flush();
+  CHECK(cache->stats().live_bytes == 0);
+  cache->Prefetch(text.tokens, "mine");
+  cache->Flush();
+  CHECK(cache->stats().num_idle_blocks == cache->stats().num_live_blocks);
+  ReuseReport report = cache->Begin("mine").Reuse(text.tokens);
+  CHECK(report.shared_tokens == 24 * kBlock + (400 - 24 * kBlock));
+  CHECK(report.loaded.empty());
+
+  const size_t block_bytes = PageBytes();  // of each of the two groups
+  const auto small = Cache::Open(geometry, Options(folder, {}, 26 * block_bytes)).value();
+  Sequence running = small->Begin();
+  RunRest(geometry, other, running);
+  const size_t live_bytes = small->stats().live_bytes;
+  small->Prefetch(text.tokens, "mine");
+  small->Flush();
+  CHECK(small->stats().live_bytes == live_bytes);
+  for (int i = 0; i < 20; ++i) small->Prefetch(text.tokens, "mine");  // some are still waiting when the cache goes
 }
 
 TEST_CASE("tiers: another model, form, salt or geometry finds nothing, whatever is on the disk") {

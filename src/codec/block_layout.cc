@@ -51,6 +51,12 @@ std::vector<BlockLayout> LayOutOpenGroups(const CacheGeometry& geometry, std::sp
   return LayOutGroups(geometry, open_forms);
 }
 
+size_t BlockLayout::LargestPartBytes() const {
+  size_t most = 0;
+  for (size_t i = 0; i < layers.size(); ++i) most = std::max(most, PartBytes(i));
+  return most;
+}
+
 bool BlockLayout::any_is_quantised() const {
   return std::ranges::any_of(layers, [](const Layer& layer) { return IsQuantised(layer.form); });
 }

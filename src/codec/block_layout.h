@@ -30,6 +30,12 @@ struct BlockLayout {
   std::vector<Layer> layers;
   size_t block_bytes = 0;  // whole operating-system pages
   bool any_is_quantised() const;
+  // A block's bytes layer by layer: what layer layers[i] has of it, with the gap behind.
+  size_t PartOffset(size_t i) const { return i == 0 ? 0 : layers[i].offset_bytes; }
+  size_t PartBytes(size_t i) const {
+    return (i + 1 < layers.size() ? layers[i + 1].offset_bytes : block_bytes) - PartOffset(i);
+  }
+  size_t LargestPartBytes() const;
 };
 
 // The groups of a valid geometry, in the order their first layer appears; layer i is stored in forms[i], or all in one

@@ -46,17 +46,23 @@ class Generator::Run {
     const LogitsWanted at_the_end = text_.wants_output() ? LogitsWanted::kLast : LogitsWanted::kNone;
     while (sequence_.num_tokens() < num_prompt_tokens) {
       if (IsCancelled()) return false;
-      const int64_t begin = sequence_.num_tokens();
-      if (events_.on_prefill) events_.on_prefill(begin, num_prompt_tokens);
-      const int64_t end = PrefillStepEnd(begin, num_prompt_tokens);
-      const auto step_start = Clock::now();
-      KVIST_TRY_VOID(Step(begin, end, end == num_prompt_tokens ? at_the_end : LogitsWanted::kNone));
-      NoteCost(begin, end, SecondsSince(step_start));
-      text_.stats().computed_tokens += end - begin;
+      if (events_.on_prefill) events_.on_prefill(sequence_.num_tokens(), num_prompt_tokens);
+      KVIST_TRY_VOID(ComputePiece(num_prompt_tokens, at_the_end));
       text_.stats().prefill_s = SecondsSince(start);
     }
     if (events_.on_prefill) events_.on_prefill(num_prompt_tokens, num_prompt_tokens);
     return true;
+  }
+
+  // The next piece of the tokens before `end`; or fewer tokens than there were, when spilled ones were lost.
+  Status ComputePiece(int64_t end, LogitsWanted at_the_end) {
+    const int64_t begin = sequence_.num_tokens(), piece_end = PrefillStepEnd(begin, end);
+    const auto start = Clock::now();
+    KVIST_TRY(const bool is_computed, Step(begin, piece_end, piece_end == end ? at_the_end : LogitsWanted::kNone));
+    if (!is_computed) return {};
+    NoteCost(begin, piece_end, SecondsSince(start));
+    text_.stats().computed_tokens += piece_end - begin;
+    return {};
   }
 
   // A short step says little of what a token of a long one costs.
@@ -71,7 +77,11 @@ class Generator::Run {
       if (const auto reason = text_.WhyFinished(IsCancelled())) return *reason;
       // The last output token is in the text and not yet in the sequence.
       if (text_.num_output_tokens() > 0) {
-        KVIST_TRY_VOID(Step(text_.num_tokens() - 1, text_.num_tokens(), LogitsWanted::kLast));
+        while (sequence_.num_tokens() + 1 < text_.num_tokens()) {  // what was lost
+          KVIST_TRY_VOID(ComputePiece(text_.num_tokens() - 1, LogitsWanted::kNone));
+        }
+        KVIST_TRY(const bool is_computed, Step(text_.num_tokens() - 1, text_.num_tokens(), LogitsWanted::kLast));
+        if (!is_computed) continue;
         ++text_.stats().decode_steps;
       }
       KVIST_TRY_VOID(text_.Continue(logits_));
@@ -79,14 +89,19 @@ class Generator::Run {
     }
   }
 
-  Status Step(int64_t begin, int64_t end, LogitsWanted wanted) {
+  // False when the sequence has become shorter instead: spilled tokens could not be read back.
+  Result<bool> Step(int64_t begin, int64_t end, LogitsWanted wanted) {
     const BatchItem item{.sequence = &sequence_,
                          .tokens = text_.tokens().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
                          .logits = wanted};
     auto logits = generator_.model_->Forward(std::span(&item, 1));
+    if (!logits && logits.error().code == ErrorCode::kOutOfMemory && sequence_.Spill(end - begin)) {
+      logits = generator_.model_->Forward(std::span(&item, 1));
+    }
+    if (!logits && sequence_.num_tokens() < begin && ++num_losses_ <= kMostLosses) return false;
     if (!logits) return std::unexpected(ExplainStep(std::move(logits.error()), *generator_.cache_, end));
     logits_ = *logits;
-    return {};
+    return true;
   }
 
   Generator& generator_;
@@ -94,6 +109,7 @@ class Generator::Run {
   const GenerateEvents& events_;
   Continuation text_;
   std::span<const float> logits_;
+  int num_losses_ = 0;
 };
 
 Generator::Generator(Model* model, std::shared_ptr<const Tokenizer> tokenizer, Cache* cache)
@@ -116,7 +132,7 @@ ReuseReport Generator::KeepCommonPrefix(std::span<const Token> prompt) {
   const auto common = std::ranges::mismatch(sequence_.tokens(), comparable).in2 - comparable.begin();
   // Layers with a sliding window may no longer hold what the prompt's next token sees.
   if (common < sequence_.num_tokens() && !sequence_.Truncate(common)) Forget();
-  return sequence_.Reuse(prompt, std::ssize(comparable));
+  return sequence_.Reuse(prompt, std::ssize(comparable), true);
 }
 
 void Generator::Forget() {

@@ -3,8 +3,10 @@
 #include "engine/kv_size.h"
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
+#include "cache/spill_stage.h"
 #include "codec/block_layout.h"
 #include "policy/sealing.h"
 
@@ -16,13 +18,23 @@ size_t KvBlockBytes(const CacheGeometry& geometry, Form form) {
   return bytes;
 }
 
-size_t KvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens, int64_t step_tokens) {
+namespace {
+
+// What a sequence of the layouts of all groups has in memory.
+struct BlockCounts {
+  size_t bytes = 0;  // of all that cannot be spilled
+  size_t spillable_bytes = 0;
+  size_t staging_bytes = 0;  // to read what is spilled, at most
+};
+
+BlockCounts CountBlocks(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens,
+                        int64_t step_tokens) {
   std::vector<Form> forms = options.layer_forms;
   if (forms.empty()) forms.assign(geometry.layers.size(), options.form);
   const std::vector<BlockLayout> open_groups = LayOutOpenGroups(geometry, forms);
   const std::vector<BlockLayout> sealed_groups = LayOutGroups(geometry, forms);
   const int64_t block_tokens = geometry.block_tokens, end_block = (num_tokens + block_tokens - 1) / block_tokens;
-  size_t bytes = 0;
+  BlockCounts counts;
   for (size_t i = 0; i < open_groups.size(); ++i) {
     const BlockLayout& sealed = sealed_groups[i];
     const bool is_quantised = sealed.any_is_quantised();
@@ -36,11 +48,33 @@ size_t KvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64
       const int64_t begin = block * block_tokens, end = begin + block_tokens;
       const int64_t sealed_from = is_quantised ? SealedFrom(options.sealing, begin, end) : INT64_MAX;
       // A step has both forms of what it seals.
+      size_t bytes = 0;
       if (sealed_from < num_tokens) bytes += sealed.block_bytes;
       if (sealed_from >= num_tokens - step_tokens) bytes += open_groups[i].block_bytes;
+      const bool is_final = is_quantised ? sealed_from < num_tokens - step_tokens : end <= num_tokens - step_tokens;
+      (sealed.window == 0 && is_final ? counts.spillable_bytes : counts.bytes) += bytes;
     }
+    if (sealed.window == 0)
+      counts.staging_bytes = StagingBytes(is_quantised ? sealed : open_groups[i], options.budget_bytes);
   }
-  return bytes;
+  return counts;
+}
+
+}  // namespace
+
+size_t KvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens, int64_t step_tokens) {
+  const BlockCounts counts = CountBlocks(geometry, options, num_tokens, step_tokens);
+  return counts.bytes + counts.spillable_bytes;
+}
+
+size_t SpilledKvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens,
+                      int64_t step_tokens) {
+  const BlockCounts counts = CountBlocks(geometry, options, num_tokens, step_tokens);
+  return counts.bytes + std::min(counts.spillable_bytes, counts.staging_bytes);
+}
+
+bool CanSpill(const CacheOptions& options) {
+  return std::ranges::any_of(options.tiers, [](const std::string& spec) { return spec.starts_with("disk:"); });
 }
 
 size_t StaticKvBytes(const CacheGeometry& geometry, Form form, int64_t num_tokens) {

@@ -17,6 +17,11 @@ size_t KvBlockBytes(const CacheGeometry& geometry, Form form);
 // step_tokens, in a cache of these options (the form and when it is sealed count). Layers with a sliding window keep
 // only what the next step can see.
 size_t KvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens, int64_t step_tokens);
+// The same when all that can be is spilled to a disk tier (Sequence::Spill).
+size_t SpilledKvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens,
+                      int64_t step_tokens);
+// Whether sequences of the cache can be spilled.
+bool CanSpill(const CacheOptions& options);
 
 // What a cache that is allocated for num_tokens tokens from the start takes, windows or not.
 size_t StaticKvBytes(const CacheGeometry& geometry, Form form, int64_t num_tokens);

@@ -24,7 +24,7 @@ size_t PeakBytes(const CacheGeometry& geometry, int64_t num_tokens, int64_t step
     const int64_t num_new = std::min(step_tokens, num_tokens - sequence.num_tokens());
     const std::vector<Token> tokens(static_cast<size_t>(num_new), 1);
     REQUIRE(sequence.Prepare(tokens));
-    sequence.Commit();
+    REQUIRE(sequence.Commit());
   }
   return (*cache)->stats().peak_live_bytes;
 }

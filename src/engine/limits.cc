@@ -48,12 +48,14 @@ Status CheckRequest(const Model& model, const Cache& cache, std::span<const Toke
 
 Status CheckPromptFits(const Cache& cache, int64_t num_prompt_tokens, int64_t step_tokens) {
   const CacheOptions& options = cache.options();
-  const size_t needed_bytes = KvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens);
+  const size_t needed_bytes = CanSpill(options)
+                                  ? SpilledKvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens)
+                                  : KvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens);
   if (options.budget_bytes == 0 || needed_bytes <= options.budget_bytes) return {};
-  return Fail(ErrorCode::kOutOfMemory, "the keys and values of the prompt's " + std::to_string(num_prompt_tokens) +
-                                           " tokens need " + Mebibytes(needed_bytes) +
-                                           " and the KV memory is limited to " + std::to_string(options.budget_bytes) +
-                                           " bytes; allow more or shorten the prompt");
+  return Fail(ErrorCode::kOutOfMemory,
+              "the keys and values of the prompt's " + std::to_string(num_prompt_tokens) + " tokens need " +
+                  Mebibytes(needed_bytes) + " and the KV memory is limited to " + std::to_string(options.budget_bytes) +
+                  " bytes; allow more, give it a disk tier for the rest, or shorten the prompt");
 }
 
 Error ExplainStep(Error error, const Cache& cache, int64_t num_tokens) {

@@ -24,6 +24,9 @@ Status CheckRequest(const Model& model, const Cache& cache, std::span<const Toke
 // it is known before, so it is refused before the time for it is spent.
 Status CheckPromptFits(const Cache& cache, int64_t num_prompt_tokens, int64_t step_tokens);
 
+// How often a text begins again from before tokens that a tier has lost. A disk that loses more is of no use.
+inline constexpr int kMostLosses = 16;
+
 // An error of a step that would have made a text num_tokens long; kOutOfMemory is told with the bytes it would take.
 Error ExplainStep(Error error, const Cache& cache, int64_t num_tokens);
 

@@ -49,6 +49,7 @@ class Scheduler::State {
   void RunStep();
   void ParkLast();
   bool MakeRoom();
+  static bool HasLostTokens(const StepPlan& plan);
   void FailAll(const StepPlan& plan, const Error& error);
   void TakeLogits(const StepPlan& plan, std::span<const float> logits);
   void NoteComputing(const StepPlan& plan, double seconds);
@@ -72,6 +73,7 @@ class Scheduler::State {
   Line running_;
   std::vector<Finished> finished_;  // in this step
   SchedulerStats stats_;
+  int num_losses_ = 0;
 };
 
 Result<RequestId> Scheduler::State::Submit(Request request) {
@@ -79,6 +81,7 @@ Result<RequestId> Scheduler::State::Submit(Request request) {
   KVIST_TRY_VOID(CheckPromptFits(*cache_, std::ssize(request.prompt), Generator::kPrefillTokens));
   KVIST_TRY(Continuation text, Continuation::Open(tokenizer_, request.prompt, request.options,
                                                   std::move(request.on_text), MaxTextTokens(*model_, *cache_)));
+  cache_->Prefetch(request.prompt, request.salt);
   const std::lock_guard lock(mutex_);
   const RequestId id = ++last_id_;
   auto active = std::make_shared<ActiveRequest>(id, request.priority, std::move(request.salt), std::move(text));
@@ -163,12 +166,19 @@ void Scheduler::State::RunStep() {
     const auto start = std::chrono::steady_clock::now();
     const auto logits = model_->Forward(batch);
     if (logits) {
+      num_losses_ = 0;
       NoteComputing(plan, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
       TakeLogits(plan, *logits);
       return;
     }
+    if (HasLostTokens(plan) && ++num_losses_ <= kMostLosses) continue;
     if (logits.error().code != ErrorCode::kOutOfMemory || !MakeRoom()) return FailAll(plan, logits.error());
   }
+}
+
+// Whether spilled tokens of a request could not be read back: they are computed again.
+bool Scheduler::State::HasLostTokens(const StepPlan& plan) {
+  return std::ranges::any_of(plan.pieces, [](const Piece& piece) { return piece.request->num_stored() < piece.begin; });
 }
 
 // After a step that did not fit; false when nothing can be done about it.
@@ -178,6 +188,7 @@ bool Scheduler::State::MakeRoom() {
     return true;
   }
   ActiveRequest& alone = *running_.front();
+  if (alone.sequence().Spill(std::min(Generator::kPrefillTokens, options_.max_batch_tokens))) return true;
   if (alone.is_frugal() || !admission_.FitsAlone(alone.text.num_tokens())) return false;
   alone.StartOver(*cache_);
   return true;

@@ -61,7 +61,8 @@ struct Finished {
 // there is no memory for the next step, the last in line of those that run is parked: its sequence is let go, so that
 // its blocks become idle prefixes, and it waits again, where it stood, to begin from what is left of them; what it has
 // said already is kept and never said twice. Since all others are parked before the first in line, that one always goes
-// on: a request fails only when it can't run alone.
+// on. One that has more tokens than the memory holds runs alone, spilled to the disk tier if there is one; a request
+// fails only when that is impossible.
 // Requests whose prompts begin alike compute the common part once: who comes second waits for the first's blocks.
 // The text of a request is the same to the last bit whatever else runs, in lossless forms. Of its GenerationStats,
 // computed tokens count again when they had to be computed again, and the times begin when it was first admitted.

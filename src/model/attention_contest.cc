@@ -148,7 +148,7 @@ class KvistContestant : public GraphContestant {
     sequence_.emplace(cache_->Begin());
     for (int64_t first = 0; first < task_.num_stored_tokens; first += kPieceTokens) {
       KVIST_TRY_VOID(Store(first, std::min(kPieceTokens, task_.num_stored_tokens - first)));
-      sequence_->Commit();
+      KVIST_TRY_VOID(sequence_->Commit());
     }
     KVIST_TRY_VOID(Store(task_.num_stored_tokens, task_.num_step_tokens));
     BuildNodes();

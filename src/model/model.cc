@@ -184,13 +184,22 @@ Status Model::State::Compute() {
   return {};
 }
 
+// All of the batch or, when one's spilled blocks could not be read, none.
+static Status CommitAll(std::span<const BatchItem> batch) {
+  for (const BatchItem& item : batch) {
+    if (!item.sequence->CheckStep()) return item.sequence->Commit();
+  }
+  for (const BatchItem& item : batch) KVIST_TRY_VOID(item.sequence->Commit());
+  return {};
+}
+
 Result<std::span<const float>> Model::Forward(std::span<const BatchItem> batch) {
   KVIST_TRY_VOID(state_->Check(batch));
   KVIST_TRY_VOID(state_->BuildIfOther(SizeOf(batch)));
   for (const BatchItem& item : batch) KVIST_TRY_VOID(item.sequence->Prepare(item.tokens));
   state_->FillInputs(batch);
   KVIST_TRY_VOID(state_->Compute());
-  for (const BatchItem& item : batch) item.sequence->Commit();
+  KVIST_TRY_VOID(CommitAll(batch));
   const ggml_tensor* logits = state_->graph->logits;
   if (logits == nullptr) return std::span<const float>();
   return std::span<const float>(static_cast<const float*>(logits->data), static_cast<size_t>(ggml_nelements(logits)));

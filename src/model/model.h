@@ -60,7 +60,8 @@ class Model {
   // REQUIRES: the sequences are of a cache that was opened with geometry().
   // kInvalidArgument for no tokens, too many, an unknown token or a sequence that is in the batch twice; kOutOfRange
   // past the context length; kOutOfMemory when the cache's budget or the machine's memory is used up. After an error no
-  // sequence has changed.
+  // sequence has changed, but one whose spilled blocks could not be read back (kIo, kCorrupt) has become shorter: see
+  // Sequence::Commit.
   Result<std::span<const float>> Forward(std::span<const BatchItem> batch);
 
   const ModelConfig& config() const;

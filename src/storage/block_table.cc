@@ -35,18 +35,20 @@ BlockTable::~BlockTable() {
 }
 
 void BlockTable::AddReferences(const BlockRef& ref) const {
+  if (ref.spilled) return;
   pool(ref)->AddReference(ref.block);
   if (ref.sealing) sealed_pool_->AddReference(*ref.sealing);
 }
 
 void BlockTable::ReleaseBlocks(const BlockRef& ref) const {
+  if (ref.spilled) return;
   pool(ref)->Release(ref.block);
   if (ref.sealing) sealed_pool_->Release(*ref.sealing);
 }
 
 int64_t BlockTable::TailRoom() const {
   // A block whose keys were moved by a delta takes no more: its new keys would need another delta.
-  if (refs_.empty() || refs_.back().delta != 0 || refs_.back().is_sealed) return 0;
+  if (refs_.empty() || refs_.back().delta != 0 || refs_.back().is_sealed || refs_.back().spilled) return 0;
   return block_tokens_ - refs_.back().first_slot - refs_.back().num_slots;
 }
 
@@ -212,6 +214,19 @@ void BlockTable::Replace(size_t ref_index, BlockId block) {
   BlockRef& ref = refs_[ref_index];
   pool(ref)->Release(ref.block);
   ref.block = block;
+}
+
+void BlockTable::Spill(size_t ref_index, std::shared_ptr<const HeldRecord> record) {
+  BlockRef& ref = refs_[ref_index];
+  KVIST_CHECK(!ref.spilled && !ref.sealing && ref.num_slots == block_tokens_);
+  ReleaseBlocks(ref);
+  ref.block = {};
+  ref.spilled = std::move(record);
+}
+
+void BlockTable::Unspill(size_t ref_index, BlockId block) {
+  refs_[ref_index].block = block;
+  refs_[ref_index].spilled.reset();
 }
 
 void BlockTable::Truncate(int64_t end_position) {

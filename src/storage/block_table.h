@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -14,15 +15,18 @@
 
 namespace kvist {
 
+struct HeldRecord;  // tier/held_record.h
+
 // Consecutive tokens of a sequence that lie in consecutive slots of one block.
 struct BlockRef {
-  BlockId block;  // of the open pool, or the sealed one
+  BlockId block;  // of the open pool, or the sealed one; of neither when it is spilled
   bool is_sealed = false;
   std::optional<BlockId> sealing = {};  // of an open block that the step under way seals: its sealed form
   int32_t first_slot = 0;
   int32_t num_slots = 0;
-  int64_t position = 0;  // of the first slot's token in this sequence
-  int64_t delta = 0;     // position now less the position its key was rotated to
+  int64_t position = 0;                            // of the first slot's token in this sequence
+  int64_t delta = 0;                               // position now less the position its key was rotated to
+  std::shared_ptr<const HeldRecord> spilled = {};  // where the block is when it is not in memory
   int64_t end_position() const { return position + num_slots; }
 };
 
@@ -68,6 +72,11 @@ class BlockTable {
   void SkipTo(int64_t position);
   // The ref's block is that one now, which holds the same; takes over one reference to it.
   void Replace(size_t ref_index, BlockId block);
+
+  // The ref's block, full and never written to again, is in the record from now on, and no longer in memory.
+  void Spill(size_t ref_index, std::shared_ptr<const HeldRecord> record);
+  // It is in memory again, in a block of the ref's form; takes over one reference to it.
+  void Unspill(size_t ref_index, BlockId block);
 
   // Keeps positions below the given one.
   void Truncate(int64_t end_position);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "tier/held_record.h"
 #include "tier/tier.h"
 
 namespace kvist {
@@ -58,6 +59,11 @@ class DiskTier : public Tier {
   // them.
   void Erase(std::span<const RecordKey> keys) override;
   TierStats stats() const override;
+
+  // A record that stays readable until it is let go of: for blocks that a running sequence needs. What is held and
+  // evicted takes space on the disk beyond the limit. Each segment that records of are held of is an open file.
+  // kNotFound; kIo; kCorrupt for a damaged header (payloads are verified when they are read).
+  Result<std::shared_ptr<const HeldRecord>> Hold(const RecordKey& key);
 
   // --- sessions: named lists of records that are never evicted, with bytes of the caller's own ---
 

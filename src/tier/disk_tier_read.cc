@@ -49,14 +49,14 @@ Status ReadRun(const File& file, std::span<const Wanted> run) {
   return ReadAt(file, run.front().file_offset(), {run.front().read->payload.data(), bytes});
 }
 
-Result<File> OpenSegment(const File& folder, const Segment& segment) {
-  KVIST_TRY(File file, OpenToRead(folder, SegmentFileName(segment.id)));
+}  // namespace
+
+Result<File> DiskTier::State::OpenSegment(const Segment& segment) const {
+  KVIST_TRY(File file, OpenToRead(folder.segments, SegmentFileName(segment.id)));
   KVIST_TRY(const struct stat stat, StatOf(file));
   if (uint64_t(stat.st_size) == segment.table.file_bytes) return file;
   return Fail(ErrorCode::kCorrupt, "it has another size than it was written with");
 }
-
-}  // namespace
 
 std::vector<size_t> DiskTier::State::ReadFound(std::span<TierRead> reads, std::span<const size_t> which) {
   std::vector<Wanted> wanted;
@@ -85,7 +85,7 @@ void DiskTier::State::ReadSegment(std::span<const Wanted> wanted) {
   const std::shared_ptr<Segment>& segment = wanted.front().place.segment;
   // Opened for each call, which costs 3 us: a file that is kept open would keep its place on the disk after another
   // process has evicted it.
-  const auto file = OpenSegment(folder.segments, *segment);
+  const auto file = OpenSegment(*segment);
   if (!file) return NoteFailure(segment, file.error());
   bool has_hit = false;
   for (std::span<const Wanted> left = wanted; !left.empty();) {

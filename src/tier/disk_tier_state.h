@@ -59,6 +59,8 @@ struct DiskTier::State {
 
   // Reads what it can find of reads[which]; returns those of `which` that it couldn't.
   std::vector<size_t> ReadFound(std::span<TierRead> reads, std::span<const size_t> which);
+  Result<File> OpenSegment(const Segment& segment) const;
+  Result<std::shared_ptr<const HeldRecord>> HoldAt(const RecordKey& key, const SegmentIndex::Place& place);
   // Takes the segment's records from the index if the failure says that they can't be read any more.
   void NoteFailure(const std::shared_ptr<Segment>& segment, const Error& error);
   // A use of the segment: evicted later.
@@ -107,6 +109,7 @@ struct DiskTier::State {
   Result<std::shared_ptr<const KnownSession>> LoadSession(const std::string& file_name, const struct stat& stat) const;
 
   void ReadSegment(std::span<const Wanted> wanted);
+  Result<std::shared_ptr<const File>> OpenToHold(Segment& segment);
 
   std::set<FileId> Pinned(const Lock&) const;
   bool ChooseVictims(uint64_t wanted_bytes, std::vector<FileId>& victims, const Lock&);

@@ -22,15 +22,16 @@ struct Segment {
   Segment(FileId id, uint64_t file_bytes, SegmentTable table);
 
   const FileId id;
-  const uint64_t bytes;            // on the disk
-  const SegmentTable table;        // without records when it is damaged
-  size_t num_live = 0;             // records that are neither erased nor known to be damaged
-  std::vector<uint64_t> num_hits;  // [record]
-  int64_t used_at_ns = 0;          // what the eviction goes by
-  int64_t modified_at_ns = 0;      // of the file when we last looked: later uses by others show in it
-  Clock::time_point touched_at{};  // when we last wrote the use to the file
-  bool is_synced = false;          // by this process
-  int num_holds = 0;               // by sessions that are being saved
+  const uint64_t bytes;                 // on the disk
+  const SegmentTable table;             // without records when it is damaged
+  size_t num_live = 0;                  // records that are neither erased nor known to be damaged
+  std::vector<uint64_t> num_hits;       // [record]
+  int64_t used_at_ns = 0;               // what the eviction goes by
+  int64_t modified_at_ns = 0;           // of the file when we last looked: later uses by others show in it
+  Clock::time_point touched_at{};       // when we last wrote the use to the file
+  bool is_synced = false;               // by this process
+  int num_holds = 0;                    // by sessions that are being saved
+  std::weak_ptr<const File> held_file;  // while somebody holds records of it
 };
 
 // Where the records are: of several of the same key, in the newest segment; when that goes, in the next.

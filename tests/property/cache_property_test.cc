@@ -119,7 +119,7 @@ class Player {
     testing::AppendAll(step, pair.real);
     const bool compare = Below(3) == 0;
     const auto out = compare ? testing::AttendAll(geometry_, step, pair.real) : testing::StepOutput();
-    pair.real.Commit();
+    Expect("committing", pair.real.Commit().has_value());
     pair.naive.Add(step);
     most_tokens_ = std::max(most_tokens_, pair.naive.num_tokens());
     for (NaiveBlocks& blocks : pair.blocks) blocks.Commit(pair.naive.num_tokens());

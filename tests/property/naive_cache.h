@@ -138,7 +138,7 @@ inline Result<StepOutput> RunStepOnThreads(const CacheGeometry& geometry, const 
   for (int index = 1; index < num_threads; ++index) threads.emplace_back(work, index);
   work(0);
   for (std::thread& thread : threads) thread.join();
-  sequence.Commit();
+  KVIST_TRY_VOID(sequence.Commit());
   return out;
 }
 

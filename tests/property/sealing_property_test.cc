@@ -153,7 +153,7 @@ class Player {
     if (!Prepare(pair, step)) return;
     testing::AppendAll(step, pair.whole);
     const StepOutput out = testing::AttendAll(geometry_, step, pair.whole);
-    pair.whole.Commit();
+    Expect("committing", pair.whole.Commit().has_value());
     Expect("the same bits in parts", RunInParts(step, pair.cut) == out);
     pair.f16.Add(step);
     ++num_steps_;

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kvist/cache.h"
+#include "tests/property/naive_cache.h"
+
+namespace kvist {
+namespace {
+
+using testing::AppendAll;
+using testing::AttendAll;
+using testing::RandomStep;
+using testing::RunStep;
+using testing::RunStepOnThreads;
+using testing::SmallGeometry;
+using testing::StepData;
+using testing::StepOutput;
+namespace fs = std::filesystem;
+
+constexpr size_t kBudget = size_t{512} << 10;
+constexpr int64_t kTextTokens = 5000;  // 313 blocks of 4 KiB in the layers without a window
+
+class Folder {
+ public:
+  Folder()
+      : path_(fs::temp_directory_path() /
+              ("kvist-spill-" + std::to_string(getpid()) + "-" + std::to_string(reinterpret_cast<uintptr_t>(this)))) {
+    fs::remove_all(path_);
+  }
+  ~Folder() { fs::remove_all(path_); }
+  std::string Tier() const { return "disk:" + path_.string() + ",size=64M"; }
+  std::vector<fs::path> Segments() const {
+    std::vector<fs::path> files;
+    for (const auto& file : fs::recursive_directory_iterator(path_)) {
+      if (file.path().extension() == ".seg") files.push_back(file.path());
+    }
+    return files;
+  }
+
+ private:
+  fs::path path_;
+};
+
+std::unique_ptr<Cache> OpenCache(const CacheGeometry& geometry, const Folder* folder, Form form = {},
+                                 size_t budget_bytes = kBudget) {
+  CacheOptions options{.form = form, .budget_bytes = budget_bytes};
+  options.shares_prefixes = true;
+  options.model = {"test", {1, 2}};
+  if (folder != nullptr) options.tiers = {folder->Tier()};
+  return Cache::Open(geometry, options).value();
+}
+
+std::unique_ptr<Cache> OpenLarge(const CacheGeometry& geometry, Form form = {}) {
+  return OpenCache(geometry, nullptr, form, size_t{64} << 20);
+}
+
+// The outputs of the data's tokens after the sequence's, which is spilled whenever there is no room.
+StepOutput RunSpilling(const CacheGeometry& geometry, const StepData& data, Sequence& sequence,
+                       int64_t step_tokens = 64, int num_threads = 1) {
+  StepOutput all(geometry.layers.size());
+  while (sequence.num_tokens() < std::ssize(data.tokens)) {
+    const int64_t begin = sequence.num_tokens();
+    const int64_t end = std::min(std::ssize(data.tokens), (begin / step_tokens + 1) * step_tokens);
+    const StepData part = data.Part(geometry, begin, end);
+    auto out = RunStepOnThreads(geometry, part, sequence, num_threads);
+    if (!out) {
+      REQUIRE(out.error().code == ErrorCode::kOutOfMemory);
+      REQUIRE(sequence.Spill(end - begin));
+      out = RunStepOnThreads(geometry, part, sequence, num_threads);
+    }
+    REQUIRE(out);
+    for (size_t i = 0; i < all.size(); ++i) all[i].insert(all[i].end(), (*out)[i].begin(), (*out)[i].end());
+  }
+  return all;
+}
+
+// Of outputs [layer][token, ...] of so many tokens, those of the last tokens.
+StepOutput Last(StepOutput out, int64_t num_tokens, int64_t num_last) {
+  for (std::vector<float>& layer : out) {
+    layer.erase(layer.begin(), layer.end() - num_last * (std::ssize(layer) / num_tokens));
+  }
+  return out;
+}
+
+void FlipLastByte(const fs::path& path) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(-1, std::ios::end);
+  const int byte = file.get();
+  file.seekp(-1, std::ios::end);
+  file.put(char(byte ^ 1));
+}
+
+TEST_CASE("spill: a sequence several times its memory gives the same bits, in its memory") {
+  for (const Form form : {Form{}, Form{Codec::kF32, Codec::kF32}, Form{Codec::kQ4, Codec::kQ8}}) {
+    for (const int window : {0, 40}) {
+      CAPTURE(FormName(form));
+      CAPTURE(window);
+      const Folder folder;
+      std::mt19937 random(1);
+      const CacheGeometry geometry = SmallGeometry(window);
+      const StepData text = RandomStep(random, geometry, kTextTokens);
+      const auto large = OpenLarge(geometry, form), cache = OpenCache(geometry, &folder, form);
+      Sequence whole = large->Begin(), spilled = cache->Begin();
+      const StepOutput expected = RunSpilling(geometry, text, whole);
+      CHECK(RunSpilling(geometry, text, spilled) == expected);
+      CHECK(spilled.num_spilled_tokens() > kTextTokens / 2);
+      CHECK(whole.num_spilled_tokens() == 0);
+      const CacheStats stats = cache->stats();
+      CHECK(large->stats().live_bytes > 2 * kBudget);
+      CHECK(stats.committed_bytes + stats.staging_bytes <= kBudget);
+      CHECK(stats.peak_committed_bytes <= kBudget);
+      CHECK(stats.staging_bytes > 0);
+      CHECK(stats.spill_bytes_read > 10 * kBudget);
+      CHECK(cache->ResidentBytes().value() <= kBudget);
+    }
+  }
+}
+
+TEST_CASE("spill: the same bits in steps of one token, or of many, with several threads") {
+  const Folder folder;
+  std::mt19937 random(2);
+  const CacheGeometry geometry = SmallGeometry(30);
+  const StepData text = RandomStep(random, geometry, kTextTokens);
+  const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder);
+  Sequence whole = large->Begin(), spilled = cache->Begin();
+  const StepOutput expected = RunSpilling(geometry, text, whole);
+  RunSpilling(geometry, text.Part(geometry, 0, 4700), spilled, 300, 3);
+  for (const auto& [end, step_tokens, num_threads] : {std::tuple{4760, 1, 1}, {4800, 1, 3}, {5000, 50, 2}}) {
+    const int64_t begin = spilled.num_tokens();
+    const StepOutput out = RunSpilling(geometry, text.Part(geometry, 0, end), spilled, step_tokens, num_threads);
+    StepOutput until_end = expected;
+    for (auto& layer : until_end) layer.resize(layer.size() / size_t(kTextTokens) * size_t(end));
+    CHECK(out == Last(until_end, end, end - begin));
+  }
+}
+
+TEST_CASE("spill: forks, cuts and removals of what is spilled give what they give in memory") {
+  const Folder folder;
+  std::mt19937 random(3);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const StepData text = RandomStep(random, geometry, kTextTokens);
+  // Two sequences have to be in memory with what they read, and what they don't share.
+  const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder, {}, 2 * kBudget);
+  Sequence whole = large->Begin(), spilled = cache->Begin();
+  RunSpilling(geometry, text, whole);
+  RunSpilling(geometry, text, spilled);
+  REQUIRE(spilled.Spill(1500));
+  const auto same_rest = [&](Sequence& a, Sequence& b, int64_t num_more) {
+    StepData more = text.Part(geometry, 0, a.num_tokens());
+    const StepData next = text.Part(geometry, 100, 100 + num_more);
+    more.tokens.insert(more.tokens.end(), next.tokens.begin(), next.tokens.end());
+    for (auto member : {&StepData::keys, &StepData::values, &StepData::queries}) {
+      for (size_t i = 0; i < geometry.layers.size(); ++i) {
+        (more.*member)[i].insert((more.*member)[i].end(), (next.*member)[i].begin(), (next.*member)[i].end());
+      }
+    }
+    CHECK(RunSpilling(geometry, more, a) == RunSpilling(geometry, more, b));
+  };
+  {
+    Sequence whole_fork = whole.Fork(), spilled_fork = spilled.Fork();
+    same_rest(whole_fork, spilled_fork, 70);
+    for (Sequence* sequence : {&whole_fork, &spilled_fork})
+      REQUIRE(sequence->Truncate(1003));  // inside a spilled block
+    same_rest(whole_fork, spilled_fork, 40);
+  }
+  for (Sequence* sequence : {&whole, &spilled}) REQUIRE(sequence->Remove(505, 1700));
+  same_rest(whole, spilled, 30);
+  for (Sequence* sequence : {&whole, &spilled}) REQUIRE(sequence->Truncate(480));
+  CHECK(spilled.num_spilled_tokens() == 480);
+  same_rest(whole, spilled, 30);
+  for (Sequence* sequence : {&whole, &spilled}) REQUIRE(sequence->Truncate(0));
+  same_rest(whole, spilled, 30);
+  CHECK(cache->stats().staging_bytes == 0);
+}
+
+TEST_CASE("spill: what is spilled is part of the session, and resumed into as little memory") {
+  const Folder folder;
+  std::mt19937 random(4);
+  const CacheGeometry geometry = SmallGeometry(30);
+  const StepData text = RandomStep(random, geometry, kTextTokens);
+  const auto large = OpenLarge(geometry);
+  Sequence whole = large->Begin();
+  const StepOutput expected = RunSpilling(geometry, text, whole);
+  {
+    const auto cache = OpenCache(geometry, &folder);
+    Sequence sequence = cache->Begin();
+    RunSpilling(geometry, text.Part(geometry, 0, 4900), sequence);
+    REQUIRE(sequence.num_spilled_tokens() > 0);
+    REQUIRE(cache->Save("long", sequence));
+  }
+  const auto cache = OpenCache(geometry, &folder);
+  ResumedSession session = cache->Resume("long").value();
+  CHECK(session.tokens.size() == 4900);
+  CHECK(session.reuse.num_tokens() == 4900);
+  CHECK(session.reuse.spilled_tokens > 2000);
+  CHECK(session.reuse.spilled_tokens < 4500);  // not more of it than there is no room for
+  Sequence& sequence = session.sequence;
+  const int64_t num_left = kTextTokens - sequence.num_tokens();
+  CHECK(RunSpilling(geometry, text, sequence) == Last(expected, kTextTokens, num_left));
+  CHECK(cache->stats().peak_committed_bytes <= kBudget);
+}
+
+TEST_CASE("spill: blocks that were damaged on the disk are noticed, and computed again") {
+  for (const int window : {0, 30}) {
+    CAPTURE(window);
+    const Folder folder;
+    std::mt19937 random(5);
+    const CacheGeometry geometry = SmallGeometry(window);
+    const StepData text = RandomStep(random, geometry, kTextTokens);
+    const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder);
+    Sequence whole = large->Begin(), spilled = cache->Begin();
+    const StepOutput expected = RunSpilling(geometry, text, whole);
+    RunSpilling(geometry, text.Part(geometry, 0, 4900), spilled);
+    cache->Flush();
+    for (const fs::path& segment : folder.Segments()) FlipLastByte(segment);
+    std::optional<Error> error;
+    for (int64_t i = 0; i < 3 && !error; ++i) {  // the first layers may have been read before
+      const int64_t at = spilled.num_tokens();
+      const StepData one = text.Part(geometry, at, at + 1);
+      REQUIRE(spilled.Prepare(one.tokens));
+      AppendAll(one, spilled);
+      AttendAll(geometry, one, spilled);
+      const bool will_commit = spilled.CheckStep().has_value();
+      const Status committed = spilled.Commit();
+      CHECK(committed.has_value() == will_commit);
+      if (!committed) error = committed.error();
+    }
+    REQUIRE(error);
+    CHECK(error->code == ErrorCode::kCorrupt);
+    CHECK(error->message.find("compute the sequence again from there") != std::string::npos);
+    CHECK(spilled.num_tokens() < 4900);
+    if (window > 0) CHECK(spilled.num_tokens() == 0);
+    // Other segments are damaged, too: each is found when it is read, and only then.
+    while (spilled.num_tokens() < kTextTokens) {
+      const int64_t begin = spilled.num_tokens(), end = std::min(kTextTokens, (begin / 64 + 1) * 64);
+      const auto out = RunStep(geometry, text.Part(geometry, begin, end), spilled);
+      if (out) continue;
+      if (out.error().code == ErrorCode::kOutOfMemory) REQUIRE(spilled.Spill(64));
+    }
+    REQUIRE(spilled.Truncate(spilled.num_tokens()));
+    Sequence whole_fork = whole.Fork();
+    const StepData next = RandomStep(random, geometry, 5);
+    REQUIRE(spilled.Spill(8));
+    CHECK(RunStep(geometry, next, spilled).value() == RunStep(geometry, next, whole_fork).value());
+    CHECK(expected.size() == 3);
+  }
+}
+
+TEST_CASE("spill: files that somebody removes are kept by who needs them") {
+  const Folder folder;
+  std::mt19937 random(6);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const StepData text = RandomStep(random, geometry, kTextTokens);
+  const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder);
+  Sequence whole = large->Begin(), spilled = cache->Begin();
+  const StepOutput expected = RunSpilling(geometry, text, whole);
+  RunSpilling(geometry, text.Part(geometry, 0, 4900), spilled);
+  for (const fs::path& segment : folder.Segments()) fs::remove(segment);
+  CHECK(RunSpilling(geometry, text, spilled) == Last(expected, kTextTokens, 100));
+  REQUIRE(cache->Save("saved", spilled));  // writes them again
+  const auto other = OpenCache(geometry, &folder, {}, size_t{64} << 20);
+  CHECK(other->Resume("saved")->sequence.num_tokens() == kTextTokens);
+}
+
+TEST_CASE("spill: errors say what is missing, and nothing is lost") {
+  const Folder folder;
+  std::mt19937 random(7);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const StepData text = RandomStep(random, geometry, kTextTokens);
+  const auto without = OpenCache(geometry, nullptr);
+  Sequence sequence = without->Begin();
+  CHECK(sequence.Spill(1).error().code == ErrorCode::kFailedPrecondition);
+  const auto cache = OpenCache(geometry, &folder);
+  sequence = cache->Begin();
+  CHECK(sequence.Spill(100000).error().code == ErrorCode::kOutOfMemory);
+  CHECK(sequence.Spill(1));  // there is room
+  RunSpilling(geometry, text.Part(geometry, 0, 3000), sequence);
+  CHECK(sequence.Spill(100000).error().code == ErrorCode::kOutOfMemory);
+  CHECK(sequence.num_tokens() == 3000);
+  Sequence whole = OpenLarge(geometry)->Begin();
+  const StepOutput expected = RunSpilling(geometry, text, whole);
+  CHECK(RunSpilling(geometry, text, sequence) == Last(expected, kTextTokens, 2000));
+}
+
+}  // namespace
+}  // namespace kvist

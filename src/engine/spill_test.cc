@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+// Texts of more tokens than the memory holds.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/generator.h"
+#include "engine/kv_size.h"
+#include "engine/letters.h"
+#include "engine/scheduler.h"
+#include "model/tiny_model.h"
+
+namespace kvist {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kLongText = 1500;
+
+struct Rig {
+  explicit Rig(const TinyModel& tiny)
+      : file(tiny.Build()), folder(fs::temp_directory_path() / ("kvist-engine-spill-" + std::to_string(getpid()))) {
+    fs::remove_all(folder);
+    auto gguf = GgufFile::Open(file.path());
+    REQUIRE(gguf);
+    auto opened = Model::Open(*gguf, {.num_threads = 1});
+    REQUIRE(opened);
+    model = *std::move(opened);
+    auto letters = Tokenizer::Open(LettersVocabulary(tiny.vocabulary, {}));
+    REQUIRE(letters);
+    tokenizer = *letters;
+  }
+  ~Rig() { fs::remove_all(folder); }
+  Rig(const Rig&) = delete;
+  Rig& operator=(const Rig&) = delete;
+
+  // Room for everything, or hardly more than a spilled text needs.
+  std::unique_ptr<Cache> OpenCache(bool has_tier, bool is_small) const {
+    CacheOptions options{.form = {}, .budget_bytes = 0};
+    const size_t least_bytes = SpilledKvBytes(model->geometry(), options, kLongText + 60, Generator::kPrefillTokens);
+    if (is_small) options.budget_bytes = least_bytes + least_bytes / 10;
+    CHECK(options.budget_bytes < KvBytes(model->geometry(), options, kLongText, 1));
+    options.shares_prefixes = true;
+    options.model = {"tiny", {1, 1}};
+    if (has_tier) options.tiers = {"disk:" + folder.string() + ",size=64M"};
+    auto opened = Cache::Open(model->geometry(), options);
+    REQUIRE(opened);
+    return *std::move(opened);
+  }
+  Generation Generate(Cache& cache, const std::vector<Token>& prompt, int64_t max_tokens,
+                      const GenerateEvents& events = {}) const {
+    auto generation = Generator(model.get(), tokenizer, &cache).Generate(prompt, Options(max_tokens), events);
+    REQUIRE_MESSAGE(generation, (generation ? "" : generation.error().message));
+    return *std::move(generation);
+  }
+  static GenerateOptions Options(int64_t max_tokens) {
+    return {.max_tokens = max_tokens, .sampler = {.temperature = 2.0F, .seed = 3}, .stops = {}};
+  }
+  void DamageSegments() const {
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+      if (entry.path().extension() != ".seg") continue;
+      std::fstream segment(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+      segment.seekp(-5, std::ios::end);
+      segment.put('!');
+    }
+  }
+
+  TemporaryFile file;
+  fs::path folder;
+  std::unique_ptr<Model> model;
+  std::shared_ptr<const Tokenizer> tokenizer;
+};
+
+std::vector<TinyModel> Models() {
+  return {{.context = 2048}, {.architecture = "gemma3", .num_layers = 12, .context = 2048, .window = 64}};
+}
+
+TEST_CASE("engine spill: a text of more tokens than the memory holds is the same text") {
+  for (const TinyModel& tiny : Models()) {
+    CAPTURE(tiny.architecture);
+    const Rig rig(tiny);
+    const std::vector<Token> prompt = SomeTokens(kLongText, 1);
+    const auto large = rig.OpenCache(false, false), small = rig.OpenCache(true, true),
+               without = rig.OpenCache(false, true);
+    const Generation expected = rig.Generate(*large, prompt, 40);
+    CHECK(rig.Generate(*small, prompt, 40).tokens == expected.tokens);
+    const CacheStats stats = small->stats();
+    CHECK(stats.peak_committed_bytes <= small->options().budget_bytes);
+    CHECK(stats.spill_bytes_read > 0);
+    const auto refused =
+        Generator(rig.model.get(), rig.tokenizer, without.get()).Generate(prompt, Rig::Options(40), {});
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().message.find("give it a disk tier for the rest") != std::string::npos);
+
+    // In another process: most of it is not computed again, and most of that is not even read into memory.
+    small->Flush();
+    const auto later = rig.OpenCache(true, true);
+    const Generation again = rig.Generate(*later, prompt, 40);
+    CHECK(again.tokens == expected.tokens);
+    if (tiny.window == 0) CHECK(again.reuse.spilled_tokens > 0);  // the other fits but for the next step
+    CHECK(again.stats.computed_tokens < kLongText / 4);
+  }
+}
+
+TEST_CASE("engine spill: what a disk has lost is computed again, in a prompt and in an answer") {
+  for (const TinyModel& tiny : Models()) {
+    for (const int64_t output_tokens : {1, 60}) {
+      CAPTURE(tiny.architecture);
+      CAPTURE(output_tokens);
+      const Rig rig(tiny);
+      const std::vector<Token> prompt = SomeTokens(kLongText, 2);
+      const auto large = rig.OpenCache(false, false), small = rig.OpenCache(true, true);
+      const Generation expected = rig.Generate(*large, prompt, output_tokens);
+      int num_shown = 0;
+      GenerateEvents events;
+      events.on_prefill = [&](int64_t done, int64_t all) {
+        if (output_tokens == 1 && done > all / 10 * 9 && num_shown++ == 0) rig.DamageSegments();
+      };
+      events.on_text = [&](std::string_view) {
+        if (output_tokens > 1 && num_shown++ == 20) rig.DamageSegments();
+        return true;
+      };
+      const Generation generation = rig.Generate(*small, prompt, output_tokens, events);
+      CHECK(generation.tokens == expected.tokens);
+      CHECK(generation.stats.computed_tokens > kLongText);
+    }
+  }
+}
+
+TEST_CASE("engine spill: one long request among others, none of which fails") {
+  for (const TinyModel& tiny : Models()) {
+    CAPTURE(tiny.architecture);
+    const Rig rig(tiny);
+    const auto large = rig.OpenCache(false, false), small = rig.OpenCache(true, true);
+    Scheduler scheduler(rig.model.get(), rig.tokenizer, small.get(), {});
+    std::vector<std::vector<Token>> prompts;
+    for (uint32_t i = 0; i < 6; ++i) prompts.push_back(SomeTokens(i == 2 ? kLongText : 100, i));
+    std::vector<RequestId> ids;
+    for (const auto& prompt : prompts) {
+      const auto id = scheduler.Submit({.prompt = prompt, .options = Rig::Options(30)});
+      REQUIRE(id);
+      ids.push_back(*id);
+    }
+    size_t num_finished = 0;
+    for (int step = 0; scheduler.has_work(); ++step) {
+      REQUIRE(step < 2000);
+      if (step == 30) rig.DamageSegments();
+      for (const Finished& each : scheduler.Step()) {
+        REQUIRE_MESSAGE(each.generation, (each.generation ? "" : each.generation.error().message));
+        const auto which = size_t(std::ranges::find(ids, each.id) - ids.begin());
+        CHECK(each.generation->tokens == rig.Generate(*large, prompts[which], 30).tokens);
+        ++num_finished;
+      }
+      const CacheStats stats = small->stats();
+      CHECK(stats.committed_bytes + stats.staging_bytes <= small->options().budget_bytes);
+    }
+    CHECK(num_finished == prompts.size());
+    CHECK(small->stats().spill_bytes_read > 0);
+  }
+}
+
+}  // namespace
+}  // namespace kvist
