@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <map>
 #include <utility>
 
 #include "cache/prefixes.h"
@@ -60,6 +59,8 @@ struct TierStore::Place {
   size_t group = 0;
   size_t tier_index = 0;
   StoredBlock block;
+  BlockRun* run = nullptr;  // that the block is of: its memory is taken just before it is read
+  bool has_memory = true;
   bool is_loaded = false;
   bool is_damaged = false;
 };
@@ -162,32 +163,33 @@ size_t TierStore::NumLeading(std::span<const Wanted> wanted, std::span<const Pla
   return num_blocks;
 }
 
-// Blocks for the places, from the first on; those after one that there is no room for are taken off.
-bool TierStore::AllocateBlocks(std::vector<Place>& places) {
-  std::map<BlockPool*, std::vector<BlockId>> runs;  // the first block of each is taken last, from the back
-  for (const Place& place : places) runs[&pool(place.group, place.block.is_sealed)].emplace_back();
+// Blocks for the places, from the first on; those after one that there is no room for are taken off. Runs have to live
+// until their blocks are read.
+bool TierStore::AllocateBlocks(std::vector<Place>& places, Runs& runs) {
+  std::map<BlockPool*, size_t> num_wanted, num_taken;
   size_t bytes = 0;
-  for (const Place& place : places) bytes += BlockBytes(place);
-  for (auto& [of_run, run] : runs) {
-    run = of_run->AllocateRun(run.size());
-    std::ranges::reverse(run);
+  for (const Place& place : places) {
+    ++num_wanted[&pool(place.group, place.block.is_sealed)];
+    bytes += BlockBytes(place);
   }
-  bool has_room = true;
-  for (size_t i = 0; i < places.size() && has_room; ++i) {
-    StoredBlock& block = places[i].block;
-    BlockPool& of_block = pool(places[i].group, block.is_sealed);
-    std::vector<BlockId>& run = runs[&of_block];
-    const std::optional<BlockId> taken = run.empty() ? AllocateBlock(of_block, bytes) : run.back();
-    has_room = taken.has_value();
-    if (!run.empty()) run.pop_back();
-    if (has_room) block.block = *taken;
-    if (!has_room) places.resize(i);
+  for (const auto& [of_run, num_blocks] : num_wanted) runs[of_run] = of_run->AllocateRun(num_blocks);
+  for (size_t i = 0; i < places.size(); ++i) {
+    Place& place = places[i];
+    BlockPool& of_block = pool(place.group, place.block.is_sealed);
+    BlockRun& run = runs[&of_block];
+    size_t& next = num_taken[&of_block];
+    if (next < run.size()) {
+      place.run = &run;
+      place.block.block = run[next++];
+    } else if (const auto block = AllocateBlock(of_block, bytes)) {
+      place.block.block = *block;
+    } else {
+      places.resize(i);
+      return false;
+    }
     bytes -= of_block.block_bytes();
   }
-  for (const auto& [of_run, left] : runs) {
-    for (const BlockId block : left) of_run->Release(block);
-  }
-  return has_room;
+  return true;
 }
 
 // One, for which as many bytes of idle prefixes may go.
@@ -248,12 +250,15 @@ TierStore::Fetched TierStore::Fetch(std::span<const Wanted> wanted) {
   if (!IsWorthLoading(LoadSeconds(places), compute_cost, begin, end)) {
     return {.num_blocks = 0, .tiers = {}, .reason = MissReason::kSlower};
   }
-  if (!AllocateBlocks(places)) {
-    // The block whose records were not all given room, and those after it.
-    fetched.num_blocks = places.empty() ? 0 : places.back().wanted_index;
-    fetched.reason = MissReason::kNoRoom;
+  {
+    Runs runs;  // end before others see the blocks
+    if (!AllocateBlocks(places, runs)) {
+      // The block whose records were not all given room, and those after it.
+      fetched.num_blocks = places.empty() ? 0 : places.back().wanted_index;
+      fetched.reason = MissReason::kNoRoom;
+    }
+    ReadFromAllTiers(wanted, places, fetched);
   }
-  ReadFromAllTiers(wanted, places, fetched);
   OfferLoaded(wanted, places, fetched);
   core_->housekeeper->Wake();
   return fetched;
@@ -290,54 +295,71 @@ void TierStore::OfferLoaded(std::span<const Wanted> wanted, std::span<const Plac
       core_->prefixes->Offer(entry, place.group, place.block);
       continue;
     }
-    core_->prefixes->ReleaseBlock(place.group, place.block);
+    if (place.has_memory) core_->prefixes->ReleaseBlock(place.group, place.block);  // else it went with its run
     if (place.wanted_index >= fetched.num_blocks) continue;
     fetched.num_blocks = place.wanted_index;
-    fetched.reason = place.is_damaged ? MissReason::kDamaged : MissReason::kNothingStored;
+    fetched.reason = !place.has_memory  ? MissReason::kNoRoom
+                     : place.is_damaged ? MissReason::kDamaged
+                                        : MissReason::kNothingStored;
   }
 }
 
+// Several threads, each a piece at a time: whoever is done takes the next.
 void TierStore::ReadPlaces(std::span<const Wanted> wanted, std::span<Place> places) {
   Tier& tier = *tiers_[places.front().tier_index]->tier;
-  auto read = [&, this](std::span<Place> part) {
-    std::vector<TierRead> reads;
-    for (const Place& place : part) {
-      const BlockPool& pool = this->pool(place.group, place.block.is_sealed);
-      TierRead one;
-      one.key = KeyOf(wanted[place.wanted_index].digest, place.group, place.block.is_sealed);
-      one.payload = {pool.data(place.block.block), pool.block_bytes()};
-      reads.push_back(std::move(one));
-    }
-    tier.Read(reads);
-    std::vector<RecordKey> damaged;
-    for (size_t i = 0; i < part.size(); ++i) {
-      if (reads[i].is_hit) Verify(wanted[part[i].wanted_index], part[i], reads[i].header);
-      if (part[i].is_damaged) damaged.push_back(reads[i].key);
-    }
-    if (damaged.empty()) return;
-    num_damaged_.fetch_add(damaged.size(), std::memory_order_relaxed);
-    tier.Erase(damaged);
-  };
   size_t bytes = 0;
   for (const Place& place : places) bytes += BlockBytes(place);
-  const size_t num_parts =
+  const size_t num_threads =
       std::clamp<size_t>(bytes / kLeastBytesAThread, 1, std::min<size_t>(kNumThreads, places.size()));
-  const size_t per_part = (places.size() + num_parts - 1) / num_parts;
+  const auto pieces = PiecesOf(places, std::min(tier.best_read_bytes(), (bytes + num_threads - 1) / num_threads));
+  std::atomic<size_t> next_piece{0};
+  auto read = [&, this] {
+    for (size_t i = next_piece++; i < pieces.size(); i = next_piece++) ReadPiece(tier, wanted, pieces[i]);
+  };
   std::vector<std::shared_ptr<Transfer>> others;
-  for (size_t begin = per_part; begin < places.size(); begin += per_part) {
-    const auto part = places.subspan(begin, std::min(per_part, places.size() - begin));
-    others.push_back(queue_->Submit(TransferPriority::kFetch, 0, [=] { read(part); }));
+  for (size_t i = 1; i < num_threads; ++i) others.push_back(queue_->Submit(TransferPriority::kFetch, 0, read));
+  read();
+  for (const auto& other : others) {
+    if (!other->Cancel()) other->Wait();  // one that has not begun has nothing left to do
   }
-  read(places.first(std::min(per_part, places.size())));
-  // Whoever calls may be one of the queue's threads: what nobody has begun it does itself.
-  for (size_t i = 0; i < others.size(); ++i) {
-    if (!others[i]->Cancel()) {
-      others[i]->Wait();
-      continue;
-    }
-    const size_t begin = (i + 1) * per_part;
-    read(places.subspan(begin, std::min(per_part, places.size() - begin)));
+}
+
+// Neighbours that have at least so many bytes together, but for the last ones.
+std::vector<std::span<TierStore::Place>> TierStore::PiecesOf(std::span<Place> places, size_t piece_bytes) const {
+  std::vector<std::span<Place>> pieces;
+  while (!places.empty()) {
+    size_t length = 0;
+    for (size_t bytes = 0; bytes < piece_bytes && length < places.size(); ++length) bytes += BlockBytes(places[length]);
+    pieces.push_back(places.first(length));
+    places = places.subspan(length);
   }
+  return pieces;
+}
+
+void TierStore::ReadPiece(Tier& tier, std::span<const Wanted> wanted, std::span<Place> piece) {
+  std::vector<TierRead> reads;
+  std::vector<Place*> of_reads;
+  for (Place& place : piece) {
+    const BlockPool& pool = this->pool(place.group, place.block.is_sealed);
+    place.has_memory = place.run == nullptr || place.run->TakeMemory(place.block.block).has_value();
+    if (!place.has_memory) continue;
+    TierRead one;
+    one.key = KeyOf(wanted[place.wanted_index].digest, place.group, place.block.is_sealed);
+    one.payload = {pool.data(place.block.block), pool.block_bytes()};
+    reads.push_back(std::move(one));
+    of_reads.push_back(&place);
+  }
+  if (reads.empty()) return;
+  tier.Read(reads);
+  std::vector<RecordKey> damaged;
+  for (size_t i = 0; i < reads.size(); ++i) {
+    Place& place = *of_reads[i];
+    if (reads[i].is_hit) Verify(wanted[place.wanted_index], place, reads[i].header);
+    if (place.is_damaged) damaged.push_back(reads[i].key);
+  }
+  if (damaged.empty()) return;
+  num_damaged_.fetch_add(damaged.size(), std::memory_order_relaxed);
+  tier.Erase(damaged);
 }
 
 void TierStore::WriteBehind(std::vector<PrefixIndex::Entry> entries) {

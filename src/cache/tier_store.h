@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -82,11 +83,14 @@ class TierStore {
   size_t NumLeading(std::span<const Wanted> wanted, std::span<const Place> places) const;
   size_t BlockBytes(const Place& place) const;
   std::optional<double> LoadSeconds(std::span<const Place> places) const;
-  bool AllocateBlocks(std::vector<Place>& places);
+  using Runs = std::map<BlockPool*, BlockRun>;
+  bool AllocateBlocks(std::vector<Place>& places, Runs& runs);
   std::optional<BlockId> AllocateBlock(BlockPool& of_block, size_t bytes);
   void ReadFromAllTiers(std::span<const Wanted> wanted, std::vector<Place>& places, Fetched& fetched);
   void OfferLoaded(std::span<const Wanted> wanted, std::span<const Place> places, Fetched& fetched);
   void ReadPlaces(std::span<const Wanted> wanted, std::span<Place> places);
+  std::vector<std::span<Place>> PiecesOf(std::span<Place> places, size_t piece_bytes) const;
+  void ReadPiece(Tier& tier, std::span<const Wanted> wanted, std::span<Place> piece);
   void Verify(const Wanted& wanted, Place& place, const std::vector<std::byte>& header);
   void WritePart(std::vector<PrefixIndex::Entry> entries);
   size_t WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& entries);

@@ -3,6 +3,8 @@
 #include "cache/tier_store.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +16,16 @@
 #include <vector>
 
 #include "base/address_range.h"
+#if defined(__linux__)
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+#include <cstddef>
+#endif
+
 #include "cache/prefixes.h"
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
@@ -279,6 +291,51 @@ TEST_CASE("tiers: what had to make room comes back from the disk") {
   }
   CHECK(cache->stats().committed_bytes <= 40 * block_bytes);
 }
+
+#if defined(__linux__) && defined(MADV_POPULATE_WRITE)
+// From now on the system has no memory for this process that is asked for ahead. Nothing else shows it so exactly: a
+// machine whose memory is used up kills.
+bool RefuseMemory() {
+  const sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_madvise, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[2])),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MADV_POPULATE_WRITE, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter{std::size(program), const_cast<sock_filter*>(program)};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+TEST_CASE("tiers: a machine that has no memory for what is stored is no room, and nothing is kept of it") {
+  const Folder folder;
+  std::mt19937 random(9);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const StepData text = RandomStep(random, geometry, 20 * kBlock);
+  {
+    const auto cache = Cache::Open(geometry, Options(folder)).value();
+    Sequence sequence = cache->Begin();
+    RunRest(geometry, text, sequence);
+  }
+  constexpr int kCantRefuse = 9;
+  const pid_t child = fork();
+  if (child == 0) {
+    if (!RefuseMemory()) _exit(kCantRefuse);
+    const auto cache = Cache::Open(geometry, Options(folder)).value();
+    const ReuseReport report = cache->Begin().Reuse(text.tokens);
+    const CacheStats stats = cache->stats();
+    if (report.num_tokens() != 0) _exit(1);
+    if (report.reason != MissReason::kNoRoom) _exit(2);
+    if (stats.live_bytes != 0 || stats.committed_bytes != 0) _exit(3);
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  REQUIRE(WIFEXITED(status));
+  if (WEXITSTATUS(status) != kCantRefuse) CHECK(WEXITSTATUS(status) == 0);
+}
+#endif
 
 TEST_CASE("tiers: loading is not done where it takes longer than computing") {
   const Folder folder;

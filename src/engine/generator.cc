@@ -95,8 +95,12 @@ class Generator::Run {
                          .tokens = text_.tokens().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
                          .logits = wanted};
     auto logits = generator_.model_->Forward(std::span(&item, 1));
-    if (!logits && logits.error().code == ErrorCode::kOutOfMemory && sequence_.Spill(end - begin)) {
-      logits = generator_.model_->Forward(std::span(&item, 1));
+    if (!logits && logits.error().code == ErrorCode::kOutOfMemory) {
+      if (const Status spilled = sequence_.Spill(end - begin)) {
+        logits = generator_.model_->Forward(std::span(&item, 1));
+      } else if (spilled.error().code != ErrorCode::kFailedPrecondition) {
+        logits.error().message += "; " + spilled.error().message;
+      }
     }
     if (!logits && sequence_.num_tokens() < begin && ++num_losses_ <= kMostLosses) return false;
     if (!logits) return std::unexpected(ExplainStep(std::move(logits.error()), *generator_.cache_, end));

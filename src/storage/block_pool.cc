@@ -52,42 +52,38 @@ void BlockPool::CountAllocation(BlockId block, const Lock&) {
   stats_.peak_live_blocks = std::max(stats_.peak_live_blocks, ++stats_.num_live_blocks);
 }
 
-std::vector<BlockId> BlockPool::AllocateRun(size_t num_blocks) {
-  Lock lock(mutex_);
+BlockRun BlockPool::AllocateRun(size_t num_blocks) {
+  const Lock lock(mutex_);
   const size_t first = reference_counts_.size();
   size_t num_charged = 0;
   num_blocks = std::min(num_blocks, max_blocks_ - first);
   while (num_charged < num_blocks && budget_->Charge(block_bytes_)) ++num_charged;
-  std::vector<BlockId> blocks;
-  if (num_charged == 0) return blocks;
+  if (num_charged == 0) return {};
   const size_t offset = first * block_bytes_, num_bytes = num_charged * block_bytes_;
-  reference_counts_.resize(first + num_charged);
-  BeginFlight(lock);
-  Status ready = range_.Commit(offset, num_bytes);
-  if (ready) {
-    range_.UseHugePages(true, offset, num_bytes);
-    ready = range_.Populate(offset, num_bytes);
-    range_.UseHugePages(block_bytes_ % kHugePageBytes == 0, offset, num_bytes);
-    if (!ready) range_.Decommit(offset, num_bytes);
-  }
-  EndFlight(lock);
-  for (size_t i = 0; i < num_charged; ++i) {
-    const BlockId block{uint32_t(first + i)};
-    if (!ready) {
-      returned_.push_back(block);
-      continue;
-    }
-    blocks.push_back(block);
-    CountAllocation(block, lock);
-  }
-  if (!ready) {
+  if (!range_.Commit(offset, num_bytes)) {
     budget_->Refund(num_bytes);
-    return blocks;
+    return {};
   }
+  range_.UseHugePages(true, offset, num_bytes);
+  reference_counts_.resize(first + num_charged);
+  BlockRun run(this, first, num_charged);
+  for (size_t i = 0; i < run.size(); ++i) CountAllocation(run[i], lock);
   ++stats_.num_commits;
   stats_.num_committed_blocks += num_charged;
   stats_.peak_committed_blocks = std::max(stats_.peak_committed_blocks, stats_.num_committed_blocks);
-  return blocks;
+  return run;
+}
+
+void BlockPool::EndRun(const BlockRun& run) {
+  Lock lock(mutex_);
+  range_.UseHugePages(block_bytes_ % kHugePageBytes == 0, run.first_ * block_bytes_, run.size() * block_bytes_);
+  for (size_t i = 0; i < run.size(); ++i) {
+    if (run.has_memory_[i]) continue;
+    KVIST_CHECK(reference_counts_[run[i].index] == 1);
+    reference_counts_[run[i].index] = 0;
+    --stats_.num_live_blocks;
+    GiveBack(run[i], lock);  // it may have got a part, with a neighbour's huge page, too
+  }
 }
 
 BlockId BlockPool::TakeSpare(const Lock&) {
@@ -206,7 +202,7 @@ std::optional<BlockPool::Clock::time_point> BlockPool::Tidy(Clock::time_point no
     if (!block) break;  // whoever needs the block will be told
   }
   while (spare_.size() > NumWantedSpares(lock) + stats_.num_live_blocks / kLiveBlocksPerWaitingBlock) {
-    GiveBackSpare(lock);
+    GiveBack(TakeSpare(lock), lock);
   }
   if (spare_.size() <= NumWantedSpares(lock)) {
     excess_since_.reset();
@@ -214,7 +210,7 @@ std::optional<BlockPool::Clock::time_point> BlockPool::Tidy(Clock::time_point no
   }
   if (!excess_since_) excess_since_ = now;
   if (now < *excess_since_ + kSpareTime) return *excess_since_ + kSpareTime;
-  while (spare_.size() > NumWantedSpares(lock)) GiveBackSpare(lock);
+  while (spare_.size() > NumWantedSpares(lock)) GiveBack(TakeSpare(lock), lock);
   excess_since_.reset();
   return std::nullopt;
 }
@@ -222,11 +218,10 @@ std::optional<BlockPool::Clock::time_point> BlockPool::Tidy(Clock::time_point no
 void BlockPool::Trim() {
   Lock lock(mutex_);
   landed_.wait(lock, [this] { return num_in_flight_ == 0; });
-  while (!spare_.empty()) GiveBackSpare(lock);
+  while (!spare_.empty()) GiveBack(TakeSpare(lock), lock);
 }
 
-void BlockPool::GiveBackSpare(Lock& lock) {
-  const BlockId block = TakeSpare(lock);
+void BlockPool::GiveBack(BlockId block, Lock& lock) {
   BeginFlight(lock);
   range_.Decommit(size_t(block.index) * block_bytes_, block_bytes_);
   budget_->Refund(block_bytes_);
@@ -254,6 +249,25 @@ uint32_t BlockPool::NumReferences(BlockId block) const {
 BlockPoolStats BlockPool::stats() const {
   const Lock lock(mutex_);
   return stats_;
+}
+
+BlockRun& BlockRun::operator=(BlockRun&& other) noexcept {
+  std::swap(pool_, other.pool_);
+  std::swap(first_, other.first_);
+  std::swap(has_memory_, other.has_memory_);
+  return *this;
+}
+
+BlockRun::~BlockRun() {
+  if (pool_ != nullptr) pool_->EndRun(*this);
+}
+
+Status BlockRun::TakeMemory(BlockId block) {
+  const size_t i = block.index - first_;
+  KVIST_CHECK(block.index >= first_ && i < size() && !has_memory_[i]);
+  KVIST_TRY_VOID(pool_->range_.Populate(size_t(block.index) * pool_->block_bytes_, pool_->block_bytes_));
+  has_memory_[i] = 1;
+  return {};
 }
 
 }  // namespace kvist

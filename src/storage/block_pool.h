@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/address_range.h"
@@ -34,9 +35,12 @@ struct BlockPoolStats {
   size_t num_stalls = 0;  // allocations that found no spare block and waited for the system
 };
 
+class BlockRun;
+
 // Hands out fixed-size blocks from one reserved address range and takes them back when their last reference is gone.
 // Growing commits more of the range; nothing is copied, so a block's address never changes while it is held. A block
-// that is handed out has its memory: writing to it never waits for a page.
+// that is handed out has its memory: writing to it never waits for a page. (Those of a run get it from whoever has the
+// run, before others see them.)
 // Spare blocks wait for the next Allocate: as many as are expected, or 1/64 of the live if that is more. What is over
 // goes back to the operating system: what is more than 1/8 of the live at once, the rest when nobody has wanted it for
 // kSpareTime. Tidy does all this; somebody has to call it (Housekeeper).
@@ -54,9 +58,8 @@ class BlockPool {
   // kOutOfMemory when the budget, the range or the machine's memory is used up; the pool is unchanged then.
   Result<BlockId> Allocate();
   // As many blocks as there are addresses and budget for, at most so many, one after another in memory, each with one
-  // reference. Their memory is taken in huge pages where the system has them, in a quarter of the time. May return
-  // none; then Allocate may succeed.
-  std::vector<BlockId> AllocateRun(size_t num_blocks);
+  // reference. May have none; then Allocate may succeed.
+  BlockRun AllocateRun(size_t num_blocks);
   void AddReference(BlockId block);
   void Release(BlockId block);
   uint32_t NumReferences(BlockId block) const;
@@ -79,6 +82,7 @@ class BlockPool {
   Result<size_t> ResidentBytes() const { return range_.ResidentBytes(); }
 
  private:
+  friend class BlockRun;
   using Lock = std::unique_lock<std::mutex>;
   BlockPool(AddressRange range, size_t block_bytes, size_t max_blocks, MemoryBudget* budget);
   // These let go of the lock while the system works; the block is in flight then.
@@ -86,8 +90,9 @@ class BlockPool {
   Result<BlockId> Commit(Lock& lock);
   Result<BlockId> CommitCharged(Lock& lock);
   Result<BlockId> TakeAddress(const Lock& lock);
+  void EndRun(const BlockRun& run);
   void CountAllocation(BlockId block, const Lock&);
-  void GiveBackSpare(Lock& lock);
+  void GiveBack(BlockId block, Lock& lock);
   void BeginFlight(Lock& lock);
   void EndFlight(Lock& lock);
   BlockId TakeSpare(const Lock&);
@@ -109,6 +114,32 @@ class BlockPool {
   std::condition_variable landed_;
   std::optional<Clock::time_point> excess_since_;  // since when there are more spare blocks than wanted
   BlockPoolStats stats_;
+};
+
+// New blocks, charged to the budget, whose memory is still to be taken: in huge pages where the system has them, in a
+// quarter of the time, by the threads that fill them. When the run ends, blocks without memory go back to the pool, and
+// the others are like all others: huge pages are no longer used for them, so that a block that is given back and taken
+// again never brings its neighbours' memory. Until then nobody else may have a block of it. The pool must outlive it.
+class BlockRun {
+ public:
+  BlockRun() = default;
+  BlockRun(BlockRun&& other) noexcept { *this = std::move(other); }
+  BlockRun& operator=(BlockRun&& other) noexcept;
+  ~BlockRun();
+
+  size_t size() const { return has_memory_.size(); }
+  BlockId operator[](size_t i) const { return {uint32_t(first_ + i)}; }
+  // Takes the memory of a block of the run. Threads may do so at once, with different blocks. kOutOfMemory when the
+  // machine has none: the block goes back when the run ends.
+  Status TakeMemory(BlockId block);
+
+ private:
+  friend class BlockPool;
+  BlockRun(BlockPool* pool, size_t first, size_t num_blocks) : pool_(pool), first_(first), has_memory_(num_blocks) {}
+
+  BlockPool* pool_ = nullptr;
+  size_t first_ = 0;
+  std::vector<uint8_t> has_memory_;  // [block of the run]; not of bits, which threads could not set at once
 };
 
 }  // namespace kvist

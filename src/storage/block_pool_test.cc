@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 #include <set>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -251,6 +252,114 @@ TEST_CASE("block pool: up to an eighth of the live waits for its time, and a new
   release(16);
   pool->Tidy(*due);
   CHECK(pool->stats().num_committed_blocks == 0);
+}
+
+// Blocks of 192 KiB: none of them begins and ends where huge pages do.
+std::unique_ptr<BlockPool> OpenPoolForRuns(MemoryBudget& budget, size_t max_blocks = 4096) {
+  auto pool = BlockPool::Open(48 * PageBytes(), max_blocks, &budget);
+  REQUIRE(pool);
+  return std::move(*pool);
+}
+
+TEST_CASE(
+    "block pool: a run is charged at once, takes memory when it is told to, and is of ordinary blocks afterwards") {
+  MemoryBudget budget(64 * 48 * PageBytes());
+  auto pool = OpenPoolForRuns(budget);
+  const BlockId before = pool->Allocate().value();
+  std::vector<BlockId> blocks;
+  {
+    BlockRun run = pool->AllocateRun(32);
+    REQUIRE(run.size() == 32);
+    CHECK(budget.used_bytes() == 33 * pool->block_bytes());
+    CHECK(pool->ResidentBytes().value() == pool->block_bytes());
+    for (size_t i = 0; i < run.size(); ++i) {
+      REQUIRE(run.TakeMemory(run[i]));
+      CHECK(pool->data(run[i]) == pool->data(run[0]) + i * pool->block_bytes());
+      blocks.push_back(run[i]);
+    }
+  }
+  CHECK(pool->stats().num_live_blocks == 33);
+  CHECK(pool->ResidentBytes().value() == 33 * pool->block_bytes());
+  // Taken again, a block brings none of its neighbours' memory.
+  for (const BlockId block : blocks) pool->Release(block);
+  pool->Trim();
+  CHECK(pool->ResidentBytes().value() == pool->block_bytes());
+  const BlockId again = pool->Allocate().value();
+  CHECK(std::ranges::find(blocks, again) != blocks.end());
+  CHECK(pool->ResidentBytes().value() == 2 * pool->block_bytes());
+  for (const BlockId block : {before, again}) pool->Release(block);
+}
+
+TEST_CASE("block pool: blocks of a run that got no memory go back with it, and nothing of them stays") {
+  MemoryBudget budget(64 * 48 * PageBytes());
+  auto pool = OpenPoolForRuns(budget);
+  std::vector<BlockId> blocks;
+  {
+    BlockRun run = pool->AllocateRun(32);
+    for (size_t i = 0; i < run.size(); ++i) {
+      if (i % 7 == 3) continue;
+      REQUIRE(run.TakeMemory(run[i]));
+      *pool->data(run[i]) = std::byte(i + 1);
+      blocks.push_back(run[i]);
+    }
+    CHECK(pool->stats().num_live_blocks == 32);
+  }
+  const size_t num_left = blocks.size();
+  CHECK(num_left == 27);
+  CHECK(pool->stats().num_live_blocks == num_left);
+  CHECK(pool->stats().num_committed_blocks == num_left);
+  CHECK(budget.used_bytes() == num_left * pool->block_bytes());
+  CHECK(pool->ResidentBytes().value() == num_left * pool->block_bytes());
+  for (const BlockId block : blocks) CHECK(*pool->data(block) == std::byte(block.index + 1));
+  // They are handed out again before new addresses are.
+  for (size_t i = num_left; i < 32; ++i) blocks.push_back(pool->Allocate().value());
+  CHECK(std::ranges::all_of(blocks, [](BlockId block) { return block.index < 32; }));
+  CHECK(pool->ResidentBytes().value() == 32 * pool->block_bytes());
+  for (const BlockId block : blocks) pool->Release(block);
+}
+
+TEST_CASE("block pool: a run has no more blocks than there is budget for and addresses") {
+  MemoryBudget budget(10 * 48 * PageBytes() + 100);
+  auto pool = OpenPoolForRuns(budget, 12);
+  {
+    const BlockRun run = pool->AllocateRun(32);
+    CHECK(run.size() == 10);
+    CHECK(pool->AllocateRun(1).size() == 0);
+    CHECK_FALSE(pool->Allocate());
+  }
+  CHECK(budget.used_bytes() == 0);
+  CHECK(pool->AllocateRun(32).size() == 2);  // the others have addresses that were used before
+  CHECK(budget.used_bytes() == 0);
+  CHECK(pool->stats().num_live_blocks == 0);
+}
+
+TEST_CASE("block pool: threads take the memory of a run and fill it") {
+  MemoryBudget budget(size_t{256} * 48 * PageBytes());
+  auto pool = OpenPoolForRuns(budget);
+  BlockRun run = pool->AllocateRun(128);
+  std::atomic<size_t> next{0};
+  std::atomic<int> num_failures{0};
+  auto fill = [&] {
+    for (size_t i = next++; i < run.size(); i = next++) {
+      num_failures += !run.TakeMemory(run[i]);
+      std::memset(pool->data(run[i]), int(i + 1), pool->block_bytes());
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) threads.emplace_back(fill);
+  for (std::thread& thread : threads) thread.join();
+  CHECK(num_failures == 0);
+  bool is_right = true;
+  std::vector<BlockId> blocks;
+  for (size_t i = 0; i < run.size(); ++i) {
+    const std::span<const std::byte> bytes(pool->data(run[i]), pool->block_bytes());
+    is_right &= std::ranges::all_of(bytes, [&](std::byte byte) { return byte == std::byte(i + 1); });
+    blocks.push_back(run[i]);
+  }
+  CHECK(is_right);
+  run = {};
+  CHECK(pool->ResidentBytes().value() == 128 * pool->block_bytes());
+  for (const BlockId block : blocks) pool->Release(block);
 }
 
 }  // namespace

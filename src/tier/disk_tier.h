@@ -53,6 +53,7 @@ class DiskTier : public Tier {
   std::string name() const override { return "disk"; }
   std::vector<bool> Contains(std::span<const RecordKey> keys) override;
   void Read(std::span<TierRead> reads) override;
+  size_t best_read_bytes() const override { return size_t{2} << 20; }
   size_t Write(std::span<const TierWrite> writes) override;  // fast: survives a killed process, not a power failure
   // A segment is removed with the last of its records, but not while a session needs it. Nothing else is written: who
   // opens the folder anew finds the erased records of segments that are still there, and other processes go on finding

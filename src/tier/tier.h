@@ -63,6 +63,10 @@ class Tier {
   // them.
   virtual void Read(std::span<TierRead> reads) = 0;
 
+  // How many bytes a Read should be asked for when more are wanted: so few that they are still in the processor's cache
+  // when the caller verifies them. All at once where each Read costs a round trip.
+  virtual size_t best_read_bytes() const { return SIZE_MAX; }
+
   // Stores the records, replacing those of the same key. Returns how many it stored; the others are declined.
   // Records that are written together tend to be read and forgotten together: give those of one sequence in one call.
   virtual size_t Write(std::span<const TierWrite> writes) = 0;
