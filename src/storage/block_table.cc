@@ -111,7 +111,8 @@ Result<FreshBlocks> BlockTable::Reserve(int64_t num_tokens) const {
 }
 
 size_t BlockTable::BytesToReserve(int64_t num_tokens) const {
-  size_t bytes = size_t(NumBlocksAfterTail(num_tokens) + 1) * open_pool_->block_bytes();
+  const bool copy_tail = TailRoom() > 0 && open_pool_->IsShared(refs_.back().block);
+  size_t bytes = size_t(NumBlocksAfterTail(num_tokens) + int64_t(copy_tail)) * open_pool_->block_bytes();
   if (sealed_pool_ != nullptr) bytes += size_t(NumBlocksToSeal(num_tokens)) * sealed_pool_->block_bytes();
   return bytes;
 }
