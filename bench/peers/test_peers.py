@@ -4,11 +4,13 @@
 
 import contextlib
 import io
+import itertools
 import json
 import pathlib
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 sys.dont_write_bytecode = True
 FOLDER = pathlib.Path(__file__).resolve().parent
@@ -16,6 +18,8 @@ sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1] / "tests" / "program")]
 import llama_build  # noqa: E402
 import llama_quality  # noqa: E402
 import llama_speed  # noqa: E402
+import llama_tiers  # noqa: E402
+import lmcache  # noqa: E402
 import peer  # noqa: E402
 from json_schema import faults  # noqa: E402
 from kv_types import parse_types  # noqa: E402
@@ -43,6 +47,63 @@ for number, form in enumerate(options["--form"].split(",")):
     print(json.dumps({"bench": sys.argv[2], "impl": "kvist", "metric": "tokens_per_s", "value": 300.0 * (number + 1),
                       "params": {"form": form, "depth": int(options["--depth"]), "tokens": int(options["--tokens"])},
                       "cpu": "A CPU", "isa": "avx2", "commit": "abc1234"}))
+"""
+
+# Answers like llama-server, a millisecond a token that it does not have. With q5_0 it forgets what was restored; with
+# q5_1 it does not start.
+FAKE_SERVER = """import http.server, json, sys, urllib.parse
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+kind = options["-ctk"]
+if kind == "q5_1":
+    sys.exit("error: no such type")
+slot, saved, memory = [], [], []
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+    def do_GET(self):
+        self.answer({})
+    def do_POST(self):
+        global slot, saved
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        url = urllib.parse.urlsplit(self.path)
+        if url.path == "/completion":
+            prompt = body["prompt"]
+            had = len(prompt) - 1 if prompt in [slot, *memory] else 0
+            memory.append(slot)
+            slot = prompt
+            self.answer({"timings": {"cache_n": had, "prompt_n": len(prompt) - had, "prompt_ms": len(prompt) - had}})
+        elif url.query == "action=save":
+            saved = slot
+            self.answer({"n_written": 100 * len(slot), "timings": {"save_ms": 7.0}})
+        elif url.query == "action=restore":
+            slot = [] if kind == "q5_0" else saved
+            self.answer({"timings": {"restore_ms": 3.0}})
+        else:
+            slot = []
+            memory.clear()
+            self.answer({})
+    def answer(self, what):
+        text = json.dumps(what).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+http.server.HTTPServer(("127.0.0.1", int(options["--port"])), Handler).serve_forever()
+"""
+
+# Answers like `kvist bench tiers` and `kvist inspect FOLDER`.
+FAKE_KVIST_TIERS = """import json, sys
+if sys.argv[1] == "inspect":
+    print(json.dumps({"kinds": [{"bytes": 3000, "tokens": 20}, {"bytes": 1000, "tokens": 20}]}))
+    sys.exit()
+options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+for path, metric, value in [("memory", "first_token_ms", 1.5), ("disk", "resume_ms", 2.0), ("disk", "first_token_ms", 4.0),
+                            ("disk", "store_gb_per_s", 1.0), ("disk", "load_gb_per_s", 2.0), ("redis", "load_gb_per_s", 1.0),
+                            ("session", "save_ms", 9.0), ("prefill", "prefill_ms", 50.0)]:
+    print(json.dumps({"bench": "tiers", "impl": "kvist", "metric": metric, "value": value,
+                      "params": {"form": options["--form"], "path": path}}))
 """
 
 # The lines that are read, as llama-perplexity prints them.
@@ -221,6 +282,104 @@ class Quality(unittest.TestCase):
         self.assertIn("llama.cpp 21.1235, kvist 21.1235", report)
         self.assertIn("| llama.cpp | q4_0 | 4.50 | 4.50 | 5.84e-02 | 7.30e-01 | 86.40% |", report)
         self.assertIn("| kvist | q4 | 4.50 | 5.10 | 1.10e-03 | not a number | 97.80% |", report)
+
+
+class Tiers(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.server = program(cls.folder.name, "llama-server", FAKE_SERVER)
+        cls.kvist = peer.Kvist(str(program(cls.folder.name, "kvist", FAKE_KVIST_TIERS)))
+        cls.setting = llama_tiers.Setting(MODEL, [64, 640], 2, 2, pathlib.Path(cls.folder.name))
+        contestants = llama_tiers.contestants_of(cls.kvist, ["q4"], cls.server, parse_types("f16"))
+        with contextlib.redirect_stderr(io.StringIO()):
+            cls.samples = list(llama_tiers.measure(contestants, cls.setting))
+
+    def values(self, impl, tokens, path, metric):
+        case = next(case for case in llama_tiers.by_case(self.samples) if case[0] == impl and case[2] == tokens)
+        return llama_tiers.by_case(self.samples)[case][path, metric]
+
+    def test_takes_both_in_turns(self):
+        turns = [key for key, _ in itertools.groupby((sample.impl, sample.tokens) for sample in self.samples)]
+        first = [("kvist", 64), ("llama.cpp", 64), ("kvist", 640), ("llama.cpp", 640)]
+        self.assertEqual(turns, first + [("llama.cpp", 64), ("kvist", 64), ("llama.cpp", 640), ("kvist", 640)])
+
+    def test_measures_what_the_server_says(self):
+        self.assertEqual(self.values("llama.cpp", 640, "prefill", "prefill_ms"), [640] * 4)
+        self.assertEqual(self.values("llama.cpp", 640, "slot", "save_ms"), [7] * 6)
+        self.assertEqual(self.values("llama.cpp", 640, "slot", "first_token_ms"), [3 + 1] * 6)
+        self.assertEqual(self.values("llama.cpp", 640, "slot", "bytes"), [64000] * 2)
+        self.assertEqual(len(self.values("llama.cpp", 640, "host memory", "first_token_ms")), 12)
+
+    def test_counts_the_bytes_of_ours(self):
+        self.assertEqual(self.values("kvist", 64, "disk", "bytes"), [6400] * 2)
+
+    def test_refuses_a_prompt_that_did_not_come_back(self):
+        (kv,) = parse_types("q5_0")
+        with self.assertRaisesRegex(peer.PeerError, "with q5_0 had only 0 of 64 tokens"):
+            list(llama_tiers.Llama(self.server, kv).measure(64, self.setting))
+
+    def test_tells_why_the_server_does_not_start(self):
+        (kv,) = parse_types("q5_1")
+        with self.assertRaisesRegex(peer.PeerError, "q5_1 failed .exit code 1.: error: no such type"):
+            list(llama_tiers.Llama(self.server, kv).measure(64, self.setting))
+
+    def test_refuses_lengths_that_do_not_fit(self):
+        for tokens in (0, 8192):
+            with self.assertRaisesRegex(peer.PeerError, f"A prompt of {tokens} tokens"):
+                llama_tiers.check_lengths(llama_tiers.Setting(MODEL, [64, tokens], 2, 1, pathlib.Path("/")))
+
+    def test_writes_records_of_the_schema(self):
+        records = list(llama_tiers.records_of(self.samples, self.setting, ORIGINS))
+        self.assertEqual(len(records), 2 * (6 + 9))
+        for record in records:
+            self.assertEqual(faults(record, SCHEMA), [])
+
+    def test_shows_both_by_length(self):
+        report = llama_tiers.report_of(self.samples, self.setting)
+        ours = "| 0.0 | 50.0 (50.0 to 50.0) | 9.0 (9.0 to 9.0) | 2.0 (2.0 to 2.0) | 4.0 (4.0 to 4.0) | 1.5 (1.5 to 1.5) |"
+        self.assertIn(f"| 64 | Kvist q4 {ours}", report)
+        theirs = "| 0.1 | 640.0 (640.0 to 640.0) | 7.0 (7.0 to 7.0) | 3.0 (3.0 to 3.0) | 4.0 (4.0 to 4.0) | "
+        self.assertIn(f"| 640 | llama.cpp f16 {theirs}", report)
+
+
+# Answers like lmcache_probe.py.
+FAKE_PROBE_PYTHON = """import json, sys
+setting = json.loads(sys.argv[3])
+for path in ("memory", "redis"):
+    print(json.dumps({"path": path, "bytes": setting["chunks"], "store_gb_per_s": 5.0, "load_gb_per_s": 6.0}))
+"""
+
+
+class LMCache(unittest.TestCase):
+    def test_takes_both_in_turns_and_shows_medians(self):
+        class Redis:
+            num_flushes = 0
+
+            def flush(self):
+                self.num_flushes += 1
+
+        redis = Redis()
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+            python = program(folder, "python", FAKE_PROBE_PYTHON)
+            kvist = peer.Kvist(str(program(folder, "kvist", FAKE_KVIST_TIERS)))
+            setting = {"chunks": 4, "folder": folder, "redis_port": 1, "threads": 2}
+            samples = list(lmcache.measure(python, kvist, MODEL, setting, 2, redis))
+        self.assertEqual(redis.num_flushes, 4)
+        turns = [impl for impl, _ in itertools.groupby(sample.impl for sample in samples)]
+        self.assertEqual(turns, ["lmcache", "kvist", "lmcache"])
+        records = list(lmcache.records_of(samples, setting, MODEL, ORIGIN))
+        for record in records:
+            self.assertEqual(faults(record, SCHEMA), [])
+        self.assertEqual(len(records), 4 + 3)
+        report = lmcache.report_of(samples, setting)
+        self.assertIn("| redis | 5.00 (5.00 to 5.00) | 6.00 (6.00 to 6.00) | - | 1.00 (1.00 to 1.00) |", report)
+
+    def test_tells_that_redis_is_missing(self):
+        with unittest.mock.patch("shutil.which", return_value=None):
+            with self.assertRaisesRegex(peer.PeerError, "There is no redis-server"):
+                lmcache.RedisServer("/")
 
 
 if __name__ == "__main__":
