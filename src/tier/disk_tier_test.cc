@@ -216,6 +216,50 @@ TEST_CASE("disk tier: when the newest record of a key is gone the one before it 
   CHECK(tier->stats().num_misses == 0);
 }
 
+TEST_CASE("disk tier: a held record is read, part by part, after it has been evicted, and its damage is noticed") {
+  const TestFolder folder;
+  auto disk = DiskTier::Open(folder.path(), {}).value();
+  std::vector<std::byte> payload(3 * 5000);
+  for (size_t i = 0; i < payload.size(); ++i) payload[i] = std::byte(i * 7);
+  RecordHeader header;
+  header.digest = DigestOf({std::as_bytes(std::span("held"))});
+  header.tokens = {1, 2, 3};
+  header.part_bytes = {5000, 4000, 6000};
+  ChecksumParts(header, payload);
+  const std::vector<std::byte> encoded = EncodeHeader(header);
+  const TierWrite writes[] = {{TestKey(1), encoded, payload}, {TestKey(2), encoded, payload}};
+  REQUIRE(disk->Write(writes) == 2);
+  CHECK(CodeOf(disk->Hold(TestKey(3))) == ErrorCode::kNotFound);
+
+  const auto first = disk->Hold(TestKey(1)).value(), second = disk->Hold(TestKey(2)).value();
+  CHECK(first->file == second->file);
+  CHECK(first->header.tokens == header.tokens);
+  const RecordKey keys[] = {TestKey(1), TestKey(2)};
+  disk->Erase(keys);
+  CHECK(folder.Files("segments").empty());
+  CHECK_FALSE(Holds(*disk, 1));
+  size_t offset = 0;
+  for (size_t i = 0; i < 3; ++i) {
+    std::vector<std::byte> part(header.part_bytes[i]);
+    REQUIRE(first->ReadPart(i, part));
+    CHECK(std::ranges::equal(part, std::span(payload).subspan(offset, part.size())));
+    offset += part.size();
+  }
+
+  // A payload that is not what its header says; a header that is not whole.
+  payload[5000 + 17] ^= std::byte{1};
+  const TierWrite wrong[] = {{TestKey(1), encoded, payload}};
+  REQUIRE(disk->Write(wrong) == 1);
+  const auto damaged = disk->Hold(TestKey(1)).value();
+  std::vector<std::byte> part(4000);
+  CHECK(CodeOf(damaged->ReadPart(1, part)) == ErrorCode::kCorrupt);
+  part.resize(5000);
+  CHECK(damaged->ReadPart(0, part));
+  const TierWrite truncated[] = {{TestKey(4), std::span(encoded).first(encoded.size() - 1), payload}};
+  REQUIRE(disk->Write(truncated) == 1);
+  CHECK(CodeOf(disk->Hold(TestKey(4))) == ErrorCode::kCorrupt);
+}
+
 TEST_CASE("disk tier: erased records are gone, and the file with the last of them") {
   TestFolder folder;
   auto tier = OpenTier(folder);
