@@ -165,7 +165,7 @@ size_t TierStore::NumLeading(std::span<const Wanted> wanted, std::span<const Pla
 
 // Blocks for the places, from the first on; those after one that there is no room for are taken off. Runs have to live
 // until their blocks are read.
-bool TierStore::AllocateBlocks(std::vector<Place>& places, Runs& runs) {
+bool TierStore::AllocateBlocks(std::vector<Place>& places, Runs& runs, bool may_evict) {
   std::map<BlockPool*, size_t> num_wanted, num_taken;
   size_t bytes = 0;
   for (const Place& place : places) {
@@ -181,7 +181,7 @@ bool TierStore::AllocateBlocks(std::vector<Place>& places, Runs& runs) {
     if (next < run.size()) {
       place.run = &run;
       place.block.block = run[next++];
-    } else if (const auto block = AllocateBlock(of_block, bytes)) {
+    } else if (const auto block = AllocateBlock(of_block, may_evict ? bytes : 0)) {
       place.block.block = *block;
     } else {
       places.resize(i);
@@ -192,14 +192,14 @@ bool TierStore::AllocateBlocks(std::vector<Place>& places, Runs& runs) {
   return true;
 }
 
-// One, for which as many bytes of idle prefixes may go.
-std::optional<BlockId> TierStore::AllocateBlock(BlockPool& of_block, size_t bytes) {
+// One, for which so many bytes of idle prefixes may go.
+std::optional<BlockId> TierStore::AllocateBlock(BlockPool& of_block, size_t evictable_bytes) {
   Result<BlockId> allocated = of_block.Allocate();
   if (!allocated) {
     core_->Trim();
     allocated = of_block.Allocate();
   }
-  while (!allocated && core_->EvictPrefixes(bytes)) allocated = of_block.Allocate();
+  while (!allocated && evictable_bytes > 0 && core_->EvictPrefixes(evictable_bytes)) allocated = of_block.Allocate();
   return allocated ? std::optional(*allocated) : std::nullopt;
 }
 
@@ -234,7 +234,7 @@ std::optional<double> TierStore::LoadSeconds(std::span<const Place> places) cons
   return sum;
 }
 
-TierStore::Fetched TierStore::Fetch(std::span<const Wanted> wanted) {
+TierStore::Fetched TierStore::Fetch(std::span<const Wanted> wanted, bool may_evict) {
   Fetched fetched;
   std::vector<Place> places = FindPlaces(wanted);
   fetched.num_blocks = NumLeading(wanted, places);
@@ -252,7 +252,7 @@ TierStore::Fetched TierStore::Fetch(std::span<const Wanted> wanted) {
   }
   {
     Runs runs;  // end before others see the blocks
-    if (!AllocateBlocks(places, runs)) {
+    if (!AllocateBlocks(places, runs, may_evict)) {
       // The block whose records were not all given room, and those after it.
       fetched.num_blocks = places.empty() ? 0 : places.back().wanted_index;
       fetched.reason = MissReason::kNoRoom;

@@ -42,8 +42,9 @@ class TierStore {
     std::vector<ReuseReport::FromTier> tiers;
     MissReason reason = MissReason::kNothingStored;  // that there are no more
   };
-  // Loads what the tiers have of consecutive blocks, from the first, into the index. Evicts idle prefixes for room.
-  Fetched Fetch(std::span<const Wanted> wanted);
+  // Loads what the tiers have of consecutive blocks, from the first, into the index. Evicts idle prefixes for room, if
+  // it may, and may wait for writes then (so it must not on a thread of the queue).
+  Fetched Fetch(std::span<const Wanted> wanted, bool may_evict = true);
 
   // Writes the blocks that no tier has yet, some time later; takes over the entries' references. When there is too much
   // to write already, they stay in memory only.
@@ -84,8 +85,8 @@ class TierStore {
   size_t BlockBytes(const Place& place) const;
   std::optional<double> LoadSeconds(std::span<const Place> places) const;
   using Runs = std::map<BlockPool*, BlockRun>;
-  bool AllocateBlocks(std::vector<Place>& places, Runs& runs);
-  std::optional<BlockId> AllocateBlock(BlockPool& of_block, size_t bytes);
+  bool AllocateBlocks(std::vector<Place>& places, Runs& runs, bool may_evict);
+  std::optional<BlockId> AllocateBlock(BlockPool& of_block, size_t evictable_bytes);
   void ReadFromAllTiers(std::span<const Wanted> wanted, std::vector<Place>& places, Fetched& fetched);
   void OfferLoaded(std::span<const Wanted> wanted, std::span<const Place> places, Fetched& fetched);
   void ReadPlaces(std::span<const Wanted> wanted, std::span<Place> places);
