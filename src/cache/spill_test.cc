@@ -27,8 +27,8 @@ using testing::StepData;
 using testing::StepOutput;
 namespace fs = std::filesystem;
 
-constexpr size_t kBudget = size_t{512} << 10;
-constexpr int64_t kTextTokens = 5000;  // 313 blocks of 4 KiB in the layers without a window
+constexpr size_t kBudget = size_t{320} << 10;
+constexpr int64_t kTextTokens = 2600;  // 163 blocks of 4 KiB in the layers without a window
 
 class Folder {
  public:
@@ -116,7 +116,7 @@ TEST_CASE("spill: a sequence several times its memory gives the same bits, in it
       CHECK(spilled.num_spilled_tokens() > kTextTokens / 2);
       CHECK(whole.num_spilled_tokens() == 0);
       const CacheStats stats = cache->stats();
-      CHECK(large->stats().live_bytes > 2 * kBudget);
+      CHECK(large->stats().live_bytes > kBudget / 2 * 3);
       CHECK(stats.committed_bytes + stats.staging_bytes <= kBudget);
       CHECK(stats.peak_committed_bytes <= kBudget);
       CHECK(stats.staging_bytes > 0);
@@ -134,8 +134,8 @@ TEST_CASE("spill: the same bits in steps of one token, or of many, with several 
   const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder);
   Sequence whole = large->Begin(), spilled = cache->Begin();
   const StepOutput expected = RunSpilling(geometry, text, whole);
-  RunSpilling(geometry, text.Part(geometry, 0, 4700), spilled, 300, 3);
-  for (const auto& [end, step_tokens, num_threads] : {std::tuple{4760, 1, 1}, {4800, 1, 3}, {5000, 50, 2}}) {
+  RunSpilling(geometry, text.Part(geometry, 0, 2300), spilled, 300, 3);
+  for (const auto& [end, step_tokens, num_threads] : {std::tuple{2340, 1, 1}, {2380, 1, 3}, {2600, 50, 2}}) {
     const int64_t begin = spilled.num_tokens();
     const StepOutput out = RunSpilling(geometry, text.Part(geometry, 0, end), spilled, step_tokens, num_threads);
     StepOutput until_end = expected;
@@ -150,11 +150,11 @@ TEST_CASE("spill: forks, cuts and removals of what is spilled give what they giv
   const CacheGeometry geometry = SmallGeometry(0);
   const StepData text = RandomStep(random, geometry, kTextTokens);
   // Two sequences have to be in memory with what they read, and what they don't share.
-  const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder, {}, 2 * kBudget);
+  const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder, {}, kBudget + (size_t{128} << 10));
   Sequence whole = large->Begin(), spilled = cache->Begin();
   RunSpilling(geometry, text, whole);
   RunSpilling(geometry, text, spilled);
-  REQUIRE(spilled.Spill(1500));
+  REQUIRE(spilled.Spill(600));
   const auto same_rest = [&](Sequence& a, Sequence& b, int64_t num_more) {
     StepData more = text.Part(geometry, 0, a.num_tokens());
     const StepData next = text.Part(geometry, 100, 100 + num_more);
@@ -194,16 +194,16 @@ TEST_CASE("spill: what is spilled is part of the session, and resumed into as li
   {
     const auto cache = OpenCache(geometry, &folder);
     Sequence sequence = cache->Begin();
-    RunSpilling(geometry, text.Part(geometry, 0, 4900), sequence);
+    RunSpilling(geometry, text.Part(geometry, 0, 2500), sequence);
     REQUIRE(sequence.num_spilled_tokens() > 0);
     REQUIRE(cache->Save("long", sequence));
   }
   const auto cache = OpenCache(geometry, &folder);
   ResumedSession session = cache->Resume("long").value();
-  CHECK(session.tokens.size() == 4900);
-  CHECK(session.reuse.num_tokens() == 4900);
-  CHECK(session.reuse.spilled_tokens > 2000);
-  CHECK(session.reuse.spilled_tokens < 4500);  // not more of it than there is no room for
+  CHECK(session.tokens.size() == 2500);
+  CHECK(session.reuse.num_tokens() == 2500);
+  CHECK(session.reuse.spilled_tokens > 1000);
+  CHECK(session.reuse.spilled_tokens < 2300);  // not more of it than there is no room for
   Sequence& sequence = session.sequence;
   const int64_t num_left = kTextTokens - sequence.num_tokens();
   CHECK(RunSpilling(geometry, text, sequence) == Last(expected, kTextTokens, num_left));
@@ -220,7 +220,7 @@ TEST_CASE("spill: blocks that were damaged on the disk are noticed, and computed
     const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder);
     Sequence whole = large->Begin(), spilled = cache->Begin();
     const StepOutput expected = RunSpilling(geometry, text, whole);
-    RunSpilling(geometry, text.Part(geometry, 0, 4900), spilled);
+    RunSpilling(geometry, text.Part(geometry, 0, 2500), spilled);
     cache->Flush();
     for (const fs::path& segment : folder.Segments()) FlipLastByte(segment);
     std::optional<Error> error;
@@ -238,7 +238,7 @@ TEST_CASE("spill: blocks that were damaged on the disk are noticed, and computed
     REQUIRE(error);
     CHECK(error->code == ErrorCode::kCorrupt);
     CHECK(error->message.find("compute the sequence again from there") != std::string::npos);
-    CHECK(spilled.num_tokens() < 4900);
+    CHECK(spilled.num_tokens() < 2500);
     if (window > 0) CHECK(spilled.num_tokens() == 0);
     // Other segments are damaged, too: each is found when it is read, and only then.
     while (spilled.num_tokens() < kTextTokens) {
@@ -264,7 +264,7 @@ TEST_CASE("spill: files that somebody removes are kept by who needs them") {
   const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder);
   Sequence whole = large->Begin(), spilled = cache->Begin();
   const StepOutput expected = RunSpilling(geometry, text, whole);
-  RunSpilling(geometry, text.Part(geometry, 0, 4900), spilled);
+  RunSpilling(geometry, text.Part(geometry, 0, 2500), spilled);
   for (const fs::path& segment : folder.Segments()) fs::remove(segment);
   CHECK(RunSpilling(geometry, text, spilled) == Last(expected, kTextTokens, 100));
   REQUIRE(cache->Save("saved", spilled));  // writes them again
@@ -284,12 +284,12 @@ TEST_CASE("spill: errors say what is missing, and nothing is lost") {
   sequence = cache->Begin();
   CHECK(sequence.Spill(100000).error().code == ErrorCode::kOutOfMemory);
   CHECK(sequence.Spill(1));  // there is room
-  RunSpilling(geometry, text.Part(geometry, 0, 3000), sequence);
+  RunSpilling(geometry, text.Part(geometry, 0, 1600), sequence);
   CHECK(sequence.Spill(100000).error().code == ErrorCode::kOutOfMemory);
-  CHECK(sequence.num_tokens() == 3000);
+  CHECK(sequence.num_tokens() == 1600);
   Sequence whole = OpenLarge(geometry)->Begin();
   const StepOutput expected = RunSpilling(geometry, text, whole);
-  CHECK(RunSpilling(geometry, text, sequence) == Last(expected, kTextTokens, 2000));
+  CHECK(RunSpilling(geometry, text, sequence) == Last(expected, kTextTokens, 1000));
 }
 
 }  // namespace
