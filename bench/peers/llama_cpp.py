@@ -11,7 +11,6 @@ Needs Python 3.11, a compiler, CMake and pip, as Kvist's own build does.
 import argparse
 import os
 import pathlib
-import signal
 import sys
 import tempfile
 
@@ -21,7 +20,7 @@ import llama_quality  # noqa: E402
 import llama_speed  # noqa: E402
 import llama_tiers  # noqa: E402
 from kv_types import BITS, parse_types  # noqa: E402
-from peer import DEFAULT_KVIST, Kvist, PeerError, cpu_flags, native_isa, say, write_records  # noqa: E402
+from peer import DEFAULT_KVIST, Kvist, PeerError, cpu_flags, native_isa, run_main, write_records  # noqa: E402
 
 QUICK_DEPTHS = "0,8064"
 QUICK_TYPES = "f16,q8_0"
@@ -204,17 +203,8 @@ def add_tiers_options(tiers):
 
 
 def main(arguments=None):
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops what is running, too
     parsed = parse(arguments)
-    try:
-        parsed.run(parsed)
-    except PeerError as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("stopped")
-        return 130
-    return 0
+    return run_main(lambda: parsed.run(parsed))
 
 
 if __name__ == "__main__":

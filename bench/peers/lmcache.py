@@ -12,7 +12,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ from peer import (  # noqa: E402
     markdown,
     record,
     run,
+    run_main,
     say,
     write_records,
 )
@@ -238,16 +238,7 @@ def compare(arguments):
 
 
 def main(arguments=None):
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops what is running, too
-    try:
-        compare(parse(arguments))
-    except PeerError as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("stopped")
-        return 130
-    return 0
+    return run_main(lambda: compare(parse(arguments)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import pathlib
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,20 @@ class PeerError(Exception):
 
 def say(text):
     print(f"peers: {text}", file=sys.stderr, flush=True)
+
+
+def run_main(act):
+    """Does act, a program's work, and returns the exit status; what went wrong is said in a sentence."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops what is running, too
+    try:
+        act()
+    except PeerError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("stopped")
+        return 130
+    return 0
 
 
 # --- programs ---

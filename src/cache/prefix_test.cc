@@ -15,7 +15,9 @@
 namespace kvist {
 namespace {
 
+using testing::Last;
 using testing::RandomStep;
+using testing::RunRest;
 using testing::RunStep;
 using testing::SmallGeometry;
 using testing::StepData;
@@ -26,27 +28,6 @@ constexpr size_t kBudget = 64 << 20;
 
 std::unique_ptr<Cache> OpenSharing(const CacheGeometry& geometry, Form form = {}, size_t budget_bytes = kBudget) {
   return Cache::Open(geometry, {.form = form, .budget_bytes = budget_bytes, .shares_prefixes = true}).value();
-}
-
-// The outputs of the data's tokens after the sequence's, in steps of so many tokens.
-StepOutput RunRest(const CacheGeometry& geometry, const StepData& data, Sequence& sequence, int64_t step_tokens) {
-  StepOutput all(geometry.layers.size());
-  while (sequence.num_tokens() < std::ssize(data.tokens)) {
-    const int64_t begin = sequence.num_tokens();
-    const int64_t end = std::min(std::ssize(data.tokens), (begin / step_tokens + 1) * step_tokens);
-    const StepOutput out = RunStep(geometry, data.Part(geometry, begin, end), sequence).value();
-    for (size_t i = 0; i < all.size(); ++i) all[i].insert(all[i].end(), out[i].begin(), out[i].end());
-  }
-  return all;
-}
-
-// Of outputs [layer][token, ...] of a text of `num_tokens`, those of the last tokens.
-StepOutput Last(StepOutput out, int64_t num_tokens, int64_t num_last) {
-  for (std::vector<float>& layer : out) {
-    const int64_t per_token = std::ssize(layer) / num_tokens;
-    layer.erase(layer.begin(), layer.end() - num_last * per_token);
-  }
-  return out;
 }
 
 // The same tokens and numbers up to `num_common`, others after it.

@@ -25,6 +25,7 @@ namespace {
 
 using testing::AppendAll;
 using testing::RandomStep;
+using testing::RunRest;
 using testing::RunStep;
 using testing::SmallGeometry;
 using testing::StepData;
@@ -87,17 +88,6 @@ std::unique_ptr<Cache> OpenCache(const CacheGeometry& geometry, const std::strin
                                 .tiers = {"disk:" + store + ",size=64M"},
                                 .model = {"test", {1, 2}}})
       .value();
-}
-
-// In steps that don't depend on how much there was before, so that the results compare.
-StepOutput RunRest(const CacheGeometry& geometry, const StepData& data, Sequence& sequence) {
-  StepOutput all(geometry.layers.size());
-  while (sequence.num_tokens() < std::ssize(data.tokens)) {
-    const int64_t begin = sequence.num_tokens(), end = std::min(std::ssize(data.tokens), (begin / 64 + 1) * 64);
-    const StepOutput out = RunStep(geometry, data.Part(geometry, begin, end), sequence).value();
-    for (size_t i = 0; i < all.size(); ++i) all[i].insert(all[i].end(), out[i].begin(), out[i].end());
-  }
-  return all;
 }
 
 // A store with the session "chat" of so many tokens; returns them.

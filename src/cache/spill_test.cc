@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 The Kvist authors
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -13,13 +11,16 @@
 
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
+#include "tier/tier_test_kit.h"
 
 namespace kvist {
 namespace {
 
 using testing::AppendAll;
 using testing::AttendAll;
+using testing::Last;
 using testing::RandomStep;
+using testing::RunRest;
 using testing::RunStep;
 using testing::RunStepOnThreads;
 using testing::SmallGeometry;
@@ -30,33 +31,12 @@ namespace fs = std::filesystem;
 constexpr size_t kBudget = size_t{320} << 10;
 constexpr int64_t kTextTokens = 2600;  // 163 blocks of 4 KiB in the layers without a window
 
-class Folder {
- public:
-  Folder()
-      : path_(fs::temp_directory_path() /
-              ("kvist-spill-" + std::to_string(getpid()) + "-" + std::to_string(reinterpret_cast<uintptr_t>(this)))) {
-    fs::remove_all(path_);
-  }
-  ~Folder() { fs::remove_all(path_); }
-  std::string Tier() const { return "disk:" + path_.string() + ",size=64M"; }
-  std::vector<fs::path> Segments() const {
-    std::vector<fs::path> files;
-    for (const auto& file : fs::recursive_directory_iterator(path_)) {
-      if (file.path().extension() == ".seg") files.push_back(file.path());
-    }
-    return files;
-  }
-
- private:
-  fs::path path_;
-};
-
-std::unique_ptr<Cache> OpenCache(const CacheGeometry& geometry, const Folder* folder, Form form = {},
+std::unique_ptr<Cache> OpenCache(const CacheGeometry& geometry, const TestFolder* folder, Form form = {},
                                  size_t budget_bytes = kBudget) {
   CacheOptions options{.form = form, .budget_bytes = budget_bytes};
   options.shares_prefixes = true;
   options.model = {"test", {1, 2}};
-  if (folder != nullptr) options.tiers = {folder->Tier()};
+  if (folder != nullptr) options.tiers = {"disk:" + folder->path() + ",size=64M"};
   return Cache::Open(geometry, options).value();
 }
 
@@ -67,50 +47,44 @@ std::unique_ptr<Cache> OpenLarge(const CacheGeometry& geometry, Form form = {}) 
 // The outputs of the data's tokens after the sequence's, which is spilled whenever there is no room.
 StepOutput RunSpilling(const CacheGeometry& geometry, const StepData& data, Sequence& sequence,
                        int64_t step_tokens = 64, int num_threads = 1) {
-  StepOutput all(geometry.layers.size());
-  while (sequence.num_tokens() < std::ssize(data.tokens)) {
-    const int64_t begin = sequence.num_tokens();
-    const int64_t end = std::min(std::ssize(data.tokens), (begin / step_tokens + 1) * step_tokens);
-    const StepData part = data.Part(geometry, begin, end);
+  return RunRest(geometry, data, sequence, step_tokens, [&](const StepData& part) {
     auto out = RunStepOnThreads(geometry, part, sequence, num_threads);
     if (!out) {
       REQUIRE(out.error().code == ErrorCode::kOutOfMemory);
-      REQUIRE(sequence.Spill(end - begin));
+      REQUIRE(sequence.Spill(std::ssize(part.tokens)));
       out = RunStepOnThreads(geometry, part, sequence, num_threads);
     }
     REQUIRE(out);
-    for (size_t i = 0; i < all.size(); ++i) all[i].insert(all[i].end(), (*out)[i].begin(), (*out)[i].end());
-  }
-  return all;
+    return *std::move(out);
+  });
 }
 
-// Of outputs [layer][token, ...] of so many tokens, those of the last tokens.
-StepOutput Last(StepOutput out, int64_t num_tokens, int64_t num_last) {
-  for (std::vector<float>& layer : out) {
-    layer.erase(layer.begin(), layer.end() - num_last * (std::ssize(layer) / num_tokens));
-  }
-  return out;
-}
+// A text, a sequence of it that has all the memory it wants, and one that has not.
+struct Rig {
+  Rig(unsigned seed, int window, Form form = {}, size_t budget_bytes = kBudget)
+      : random(seed),
+        geometry(SmallGeometry(window)),
+        text(RandomStep(random, geometry, kTextTokens)),
+        large(OpenLarge(geometry, form)),
+        cache(OpenCache(geometry, &folder, form, budget_bytes)),
+        whole(large->Begin()),
+        spilled(cache->Begin()) {}
 
-void FlipLastByte(const fs::path& path) {
-  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekg(-1, std::ios::end);
-  const int byte = file.get();
-  file.seekp(-1, std::ios::end);
-  file.put(char(byte ^ 1));
-}
+  const TestFolder folder;
+  std::mt19937 random;
+  const CacheGeometry geometry;
+  const StepData text;
+  const std::unique_ptr<Cache> large, cache;
+  Sequence whole, spilled;
+};
 
 TEST_CASE("spill: a sequence several times its memory gives the same bits, in its memory") {
   for (const Form form : {Form{}, Form{Codec::kF32, Codec::kF32}, Form{Codec::kQ4, Codec::kQ8}}) {
     for (const int window : {0, 40}) {
       CAPTURE(FormName(form));
       CAPTURE(window);
-      const Folder folder;
-      std::mt19937 random(1);
-      const CacheGeometry geometry = SmallGeometry(window);
-      const StepData text = RandomStep(random, geometry, kTextTokens);
-      const auto large = OpenLarge(geometry, form), cache = OpenCache(geometry, &folder, form);
-      Sequence whole = large->Begin(), spilled = cache->Begin();
+      Rig rig(1, window, form);
+      auto& [folder, random, geometry, text, large, cache, whole, spilled] = rig;
       const StepOutput expected = RunSpilling(geometry, text, whole);
       CHECK(RunSpilling(geometry, text, spilled) == expected);
       CHECK(spilled.num_spilled_tokens() > kTextTokens / 2);
@@ -127,12 +101,8 @@ TEST_CASE("spill: a sequence several times its memory gives the same bits, in it
 }
 
 TEST_CASE("spill: the same bits in steps of one token, or of many, with several threads") {
-  const Folder folder;
-  std::mt19937 random(2);
-  const CacheGeometry geometry = SmallGeometry(30);
-  const StepData text = RandomStep(random, geometry, kTextTokens);
-  const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder);
-  Sequence whole = large->Begin(), spilled = cache->Begin();
+  Rig rig(2, 30);
+  auto& [folder, random, geometry, text, large, cache, whole, spilled] = rig;
   const StepOutput expected = RunSpilling(geometry, text, whole);
   RunSpilling(geometry, text.Part(geometry, 0, 2300), spilled, 300, 3);
   for (const auto& [end, step_tokens, num_threads] : {std::tuple{2340, 1, 1}, {2380, 1, 3}, {2600, 50, 2}}) {
@@ -145,13 +115,9 @@ TEST_CASE("spill: the same bits in steps of one token, or of many, with several 
 }
 
 TEST_CASE("spill: forks, cuts and removals of what is spilled give what they give in memory") {
-  const Folder folder;
-  std::mt19937 random(3);
-  const CacheGeometry geometry = SmallGeometry(0);
-  const StepData text = RandomStep(random, geometry, kTextTokens);
   // Two sequences have to be in memory with what they read, and what they don't share.
-  const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder, {}, kBudget + (size_t{128} << 10));
-  Sequence whole = large->Begin(), spilled = cache->Begin();
+  Rig rig(3, 0, {}, kBudget + (size_t{128} << 10));
+  auto& [folder, random, geometry, text, large, cache, whole, spilled] = rig;
   RunSpilling(geometry, text, whole);
   RunSpilling(geometry, text, spilled);
   REQUIRE(spilled.Spill(600));
@@ -184,7 +150,7 @@ TEST_CASE("spill: forks, cuts and removals of what is spilled give what they giv
 }
 
 TEST_CASE("spill: what is spilled is part of the session, and resumed into as little memory") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(4);
   const CacheGeometry geometry = SmallGeometry(30);
   const StepData text = RandomStep(random, geometry, kTextTokens);
@@ -213,16 +179,12 @@ TEST_CASE("spill: what is spilled is part of the session, and resumed into as li
 TEST_CASE("spill: blocks that were damaged on the disk are noticed, and computed again") {
   for (const int window : {0, 30}) {
     CAPTURE(window);
-    const Folder folder;
-    std::mt19937 random(5);
-    const CacheGeometry geometry = SmallGeometry(window);
-    const StepData text = RandomStep(random, geometry, kTextTokens);
-    const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder);
-    Sequence whole = large->Begin(), spilled = cache->Begin();
+    Rig rig(5, window);
+    auto& [folder, random, geometry, text, large, cache, whole, spilled] = rig;
     const StepOutput expected = RunSpilling(geometry, text, whole);
     RunSpilling(geometry, text.Part(geometry, 0, 2500), spilled);
     cache->Flush();
-    for (const fs::path& segment : folder.Segments()) FlipLastByte(segment);
+    for (const fs::path& segment : folder.Files("segments")) FlipBit(segment, (fs::file_size(segment) - 1) * 8);
     std::optional<Error> error;
     for (int64_t i = 0; i < 3 && !error; ++i) {  // the first layers may have been read before
       const int64_t at = spilled.num_tokens();
@@ -257,15 +219,11 @@ TEST_CASE("spill: blocks that were damaged on the disk are noticed, and computed
 }
 
 TEST_CASE("spill: files that somebody removes are kept by who needs them") {
-  const Folder folder;
-  std::mt19937 random(6);
-  const CacheGeometry geometry = SmallGeometry(0);
-  const StepData text = RandomStep(random, geometry, kTextTokens);
-  const auto large = OpenLarge(geometry), cache = OpenCache(geometry, &folder);
-  Sequence whole = large->Begin(), spilled = cache->Begin();
+  Rig rig(6, 0);
+  auto& [folder, random, geometry, text, large, cache, whole, spilled] = rig;
   const StepOutput expected = RunSpilling(geometry, text, whole);
   RunSpilling(geometry, text.Part(geometry, 0, 2500), spilled);
-  for (const fs::path& segment : folder.Segments()) fs::remove(segment);
+  for (const fs::path& segment : folder.Files("segments")) fs::remove(segment);
   CHECK(RunSpilling(geometry, text, spilled) == Last(expected, kTextTokens, 100));
   REQUIRE(cache->Save("saved", spilled));  // writes them again
   const auto other = OpenCache(geometry, &folder, {}, size_t{64} << 20);
@@ -273,7 +231,7 @@ TEST_CASE("spill: files that somebody removes are kept by who needs them") {
 }
 
 TEST_CASE("spill: errors say what is missing, and nothing is lost") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(7);
   const CacheGeometry geometry = SmallGeometry(0);
   const StepData text = RandomStep(random, geometry, kTextTokens);

@@ -29,11 +29,14 @@
 #include "cache/prefixes.h"
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
+#include "tier/tier_test_kit.h"
 
 namespace kvist {
 namespace {
 
+using testing::Last;
 using testing::RandomStep;
+using testing::RunRest;
 using testing::RunStep;
 using testing::SmallGeometry;
 using testing::StepData;
@@ -41,28 +44,7 @@ using testing::StepOutput;
 
 constexpr int64_t kBlock = 16;
 
-class Folder {
- public:
-  Folder()
-      : path_(std::filesystem::temp_directory_path() /
-              ("kvist-tiers-" + std::to_string(getpid()) + "-" + std::to_string(reinterpret_cast<uintptr_t>(this)))) {
-    std::filesystem::remove_all(path_);
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string path() const { return path_.string(); }
-  std::vector<std::filesystem::path> Segments() const {
-    std::vector<std::filesystem::path> files;
-    for (const auto& file : std::filesystem::recursive_directory_iterator(path_)) {
-      if (file.path().extension() == ".seg") files.push_back(file.path());
-    }
-    return files;
-  }
-
- private:
-  std::filesystem::path path_;
-};
-
-CacheOptions Options(const Folder& folder, Form form = {}, size_t budget_bytes = 64 << 20) {
+CacheOptions Options(const TestFolder& folder, Form form = {}, size_t budget_bytes = 64 << 20) {
   return {.form = form,
           .budget_bytes = budget_bytes,
           .growth = {},
@@ -73,29 +55,12 @@ CacheOptions Options(const Folder& folder, Form form = {}, size_t budget_bytes =
           .model = {"test", {1, 2}}};
 }
 
-StepOutput RunRest(const CacheGeometry& geometry, const StepData& data, Sequence& sequence) {
-  StepOutput all(geometry.layers.size());
-  while (sequence.num_tokens() < std::ssize(data.tokens)) {
-    const int64_t begin = sequence.num_tokens(), end = std::min(std::ssize(data.tokens), (begin / 64 + 1) * 64);
-    const StepOutput out = RunStep(geometry, data.Part(geometry, begin, end), sequence).value();
-    for (size_t i = 0; i < all.size(); ++i) all[i].insert(all[i].end(), out[i].begin(), out[i].end());
-  }
-  return all;
-}
-
-StepOutput Last(StepOutput out, int64_t num_tokens, int64_t num_last) {
-  for (std::vector<float>& layer : out) {
-    layer.erase(layer.begin(), layer.end() - num_last * (std::ssize(layer) / num_tokens));
-  }
-  return out;
-}
-
 TEST_CASE("tiers: a prefix from the disk of an earlier process gives the same bits") {
   for (const Form form : {Form{}, Form{Codec::kQ4, Codec::kQ8}}) {
     for (const int window : {0, 40}) {
       CAPTURE(FormName(form));
       CAPTURE(window);
-      const Folder folder;
+      const TestFolder folder;
       std::mt19937 random(1);
       const CacheGeometry geometry = SmallGeometry(window);
       const StepData text = RandomStep(random, geometry, 400);
@@ -125,7 +90,7 @@ TEST_CASE("tiers: a prefix from the disk of an earlier process gives the same bi
 }
 
 TEST_CASE("tiers: what is prefetched is in memory when it is wanted, and takes no memory from others") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(21);
   const CacheGeometry geometry = SmallGeometry(40);
   const StepData text = RandomStep(random, geometry, 400), other = RandomStep(random, geometry, 200);
@@ -157,7 +122,7 @@ TEST_CASE("tiers: what is prefetched is in memory when it is wanted, and takes n
 }
 
 TEST_CASE("tiers: another model, form, salt or geometry finds nothing, whatever is on the disk") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(2);
   const CacheGeometry geometry = SmallGeometry(0);
   const StepData text = RandomStep(random, geometry, 100);
@@ -181,7 +146,7 @@ TEST_CASE("tiers: another model, form, salt or geometry finds nothing, whatever 
 }
 
 TEST_CASE("tiers: a record under the key of another prompt is never used") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(3);
   const CacheGeometry geometry = SmallGeometry(0);
   const StepData mine = RandomStep(random, geometry, 64);
@@ -235,7 +200,7 @@ TEST_CASE("tiers: a record under the key of another prompt is never used") {
 }
 
 TEST_CASE("tiers: a flipped bit is a miss, and what comes before it is used") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(4);
   const CacheGeometry geometry = SmallGeometry(0);
   const StepData text = RandomStep(random, geometry, 12 * kBlock + 1);
@@ -245,13 +210,14 @@ TEST_CASE("tiers: a flipped bit is a miss, and what comes before it is used") {
     Sequence sequence = cache->Begin();
     expected = RunRest(geometry, text, sequence);
   }
-  REQUIRE(folder.Segments().size() == 1);
-  const auto segment = folder.Segments()[0];
+  REQUIRE(folder.Files("segments").size() == 1);
+  const auto segment = folder.Files("segments")[0];
   std::vector<char> bytes(std::filesystem::file_size(segment));
   std::ifstream(segment, std::ios::binary).read(bytes.data(), std::ssize(bytes));
   int num_shorter = 0;
   for (int round = 0; round < 60; ++round) {
-    for (const auto& file : folder.Segments()) std::filesystem::remove(file);  // earlier rounds mended what was missing
+    for (const auto& file : folder.Files("segments"))
+      std::filesystem::remove(file);  // earlier rounds mended what was missing
     std::vector<char> flipped = bytes;
     flipped[random() % flipped.size()] ^= char(1 << random() % 8);
     std::ofstream(segment, std::ios::binary | std::ios::trunc).write(flipped.data(), std::ssize(flipped));
@@ -266,7 +232,7 @@ TEST_CASE("tiers: a flipped bit is a miss, and what comes before it is used") {
 }
 
 TEST_CASE("tiers: what had to make room comes back from the disk") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(5);
   const CacheGeometry geometry = SmallGeometry(0);
   const size_t block_bytes = LayOutGroups(geometry, Form{})[0].block_bytes;
@@ -309,7 +275,7 @@ bool RefuseMemory() {
 }
 
 TEST_CASE("tiers: a machine that has no memory for what is stored is no room, and nothing is kept of it") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(9);
   const CacheGeometry geometry = SmallGeometry(0);
   const StepData text = RandomStep(random, geometry, 20 * kBlock);
@@ -338,7 +304,7 @@ TEST_CASE("tiers: a machine that has no memory for what is stored is no room, an
 #endif
 
 TEST_CASE("tiers: loading is not done where it takes longer than computing") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(6);
   const CacheGeometry geometry = SmallGeometry(0);
   const StepData text = RandomStep(random, geometry, 200);
@@ -366,7 +332,7 @@ TEST_CASE("sessions: one that was saved goes on with the same bits, in every for
     for (const int window : {0, 40}) {
       CAPTURE(FormName(form));
       CAPTURE(window);
-      const Folder folder;
+      const TestFolder folder;
       std::mt19937 random(7);
       const CacheGeometry geometry = SmallGeometry(window);
       const StepData text = RandomStep(random, geometry, 420), begin = text.Part(geometry, 0, 405);
@@ -398,7 +364,7 @@ TEST_CASE("sessions: one that was saved goes on with the same bits, in every for
 }
 
 TEST_CASE("sessions: another model, form or damaged blocks give the tokens and what is left") {
-  const Folder folder;
+  const TestFolder folder;
   std::mt19937 random(8);
   const CacheGeometry geometry = SmallGeometry(0);
   const StepData text = RandomStep(random, geometry, 100);
@@ -415,7 +381,7 @@ TEST_CASE("sessions: another model, form or damaged blocks give the tokens and w
     CHECK(session.sequence.num_tokens() == 0);
     CHECK(session.reuse.reason == MissReason::kOtherModel);
   }
-  const auto segment = folder.Segments()[0];
+  const auto segment = folder.Files("segments")[0];
   std::vector<char> bytes(std::filesystem::file_size(segment));
   std::ifstream(segment, std::ios::binary).read(bytes.data(), std::ssize(bytes));
   bytes[bytes.size() / 2] ^= 1;
@@ -436,7 +402,7 @@ TEST_CASE("sessions: without a disk tier there are none") {
 
 TEST_CASE("tiers: what is wrong with the options is said") {
   const CacheGeometry geometry = SmallGeometry(0);
-  const Folder folder;
+  const TestFolder folder;
   const auto message = [&](const std::function<void(CacheOptions&)>& change) {
     CacheOptions options = Options(folder);
     change(options);

@@ -10,22 +10,13 @@
 #include <utility>
 
 #include "engine/kv_size.h"
-#include "engine/letters.h"
-#include "model/tiny_model.h"
+#include "engine/tiny_engine.h"
 
 namespace kvist {
 namespace {
 
-struct Rig {
-  explicit Rig(const TinyModel& tiny, size_t budget_bytes = 0, std::optional<Token> end = {}) : file(tiny.Build()) {
-    auto gguf = GgufFile::Open(file.path());
-    REQUIRE(gguf);
-    auto opened = Model::Open(*gguf, {.num_threads = 1});
-    REQUIRE(opened);
-    model = *std::move(opened);
-    auto letters = Tokenizer::Open(LettersVocabulary(tiny.vocabulary, end));
-    REQUIRE(letters);
-    tokenizer = *letters;
+struct Rig : TinyEngine {
+  explicit Rig(const TinyModel& tiny, size_t budget_bytes = 0, std::optional<Token> end = {}) : TinyEngine(tiny, end) {
     auto store = Cache::Open(model->geometry(), {.form = {}, .budget_bytes = budget_bytes});
     REQUIRE(store);
     cache = *std::move(store);
@@ -45,9 +36,6 @@ struct Rig {
     return Generate(prompt, options);
   }
 
-  TemporaryFile file;
-  std::unique_ptr<Model> model;
-  std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<Cache> cache;
   std::optional<Generator> generator;
 };

@@ -14,8 +14,7 @@
 
 #include "engine/generator.h"
 #include "engine/kv_size.h"
-#include "engine/letters.h"
-#include "model/tiny_model.h"
+#include "engine/tiny_engine.h"
 
 namespace kvist {
 namespace {
@@ -24,16 +23,8 @@ constexpr Form kF16{Codec::kF16, Codec::kF16};
 constexpr Form kF32{Codec::kF32, Codec::kF32};
 
 // A tiny model, what Generator makes of a request alone, and a scheduler with a cache of so many blocks.
-struct Rig {
-  explicit Rig(const TinyModel& tiny = {}, Form form_in = kF16) : form(form_in), file(tiny.Build()) {
-    auto gguf = GgufFile::Open(file.path());
-    REQUIRE(gguf);
-    auto opened = Model::Open(*gguf, {.num_threads = 1});
-    REQUIRE(opened);
-    model = *std::move(opened);
-    auto letters = Tokenizer::Open(LettersVocabulary(tiny.vocabulary, {}));
-    REQUIRE(letters);
-    tokenizer = *letters;
+struct Rig : TinyEngine {
+  explicit Rig(const TinyModel& tiny = {}, Form form_in = kF16) : TinyEngine(tiny), form(form_in) {
     alone_cache = OpenCache(0);
   }
 
@@ -94,9 +85,6 @@ struct Rig {
   }
 
   Form form;
-  TemporaryFile file;
-  std::unique_ptr<Model> model;
-  std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<Cache> alone_cache;
   std::unique_ptr<Cache> cache;
   size_t budget_bytes = 0;

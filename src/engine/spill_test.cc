@@ -2,46 +2,27 @@
 // Copyright 2026 The Kvist authors
 // Texts of more tokens than the memory holds.
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/generator.h"
 #include "engine/kv_size.h"
-#include "engine/letters.h"
 #include "engine/scheduler.h"
-#include "model/tiny_model.h"
+#include "engine/tiny_engine.h"
+#include "tier/tier_test_kit.h"
 
 namespace kvist {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr int64_t kLongText = 1500;
 
-struct Rig {
-  explicit Rig(const TinyModel& tiny)
-      : file(tiny.Build()), folder(fs::temp_directory_path() / ("kvist-engine-spill-" + std::to_string(getpid()))) {
-    fs::remove_all(folder);
-    auto gguf = GgufFile::Open(file.path());
-    REQUIRE(gguf);
-    auto opened = Model::Open(*gguf, {.num_threads = 1});
-    REQUIRE(opened);
-    model = *std::move(opened);
-    auto letters = Tokenizer::Open(LettersVocabulary(tiny.vocabulary, {}));
-    REQUIRE(letters);
-    tokenizer = *letters;
-  }
-  ~Rig() { fs::remove_all(folder); }
-  Rig(const Rig&) = delete;
-  Rig& operator=(const Rig&) = delete;
+struct Rig : TinyEngine {
+  using TinyEngine::TinyEngine;
 
   // Room for everything, or hardly more than a spilled text needs.
   std::unique_ptr<Cache> OpenCache(bool has_tier, bool is_small) const {
@@ -51,7 +32,7 @@ struct Rig {
     CHECK(options.budget_bytes < KvBytes(model->geometry(), options, kLongText, 1));
     options.shares_prefixes = true;
     options.model = {"tiny", {1, 1}};
-    if (has_tier) options.tiers = {"disk:" + folder.string() + ",size=64M"};
+    if (has_tier) options.tiers = {"disk:" + folder.path() + ",size=64M"};
     auto opened = Cache::Open(model->geometry(), options);
     REQUIRE(opened);
     return *std::move(opened);
@@ -66,18 +47,11 @@ struct Rig {
     return {.max_tokens = max_tokens, .sampler = {.temperature = 2.0F, .seed = 3}, .stops = {}};
   }
   void DamageSegments() const {
-    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-      if (entry.path().extension() != ".seg") continue;
-      std::fstream segment(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
-      segment.seekp(-5, std::ios::end);
-      segment.put('!');
-    }
+    for (const auto& segment : folder.Files("segments"))
+      FlipBit(segment, (std::filesystem::file_size(segment) - 5) * 8);
   }
 
-  TemporaryFile file;
-  fs::path folder;
-  std::unique_ptr<Model> model;
-  std::shared_ptr<const Tokenizer> tokenizer;
+  TestFolder folder;
 };
 
 std::vector<TinyModel> Models() {

@@ -73,14 +73,6 @@ std::vector<std::string> Faults(DiskTier& tier) {
   return faults;
 }
 
-void FlipBit(const fs::path& path, uint64_t bit) {
-  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekg(std::streamoff(bit / 8));
-  const char byte = char(file.get() ^ (1 << (bit % 8)));
-  file.seekp(std::streamoff(bit / 8));
-  file.put(byte);
-}
-
 void WriteText(const fs::path& path, std::string_view text) {
   std::ofstream(path, std::ios::binary) << text;
 }

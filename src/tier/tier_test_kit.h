@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
@@ -65,6 +66,14 @@ inline size_t WriteTestRecords(Tier& tier, const std::vector<TestRecord>& record
   std::vector<TierWrite> writes;
   for (const TestRecord& record : records) writes.push_back(record.write());
   return tier.Write(writes);
+}
+
+inline void FlipBit(const std::filesystem::path& path, uint64_t bit) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(std::streamoff(bit / 8));
+  const char byte = char(file.get() ^ (1 << (bit % 8)));
+  file.seekp(std::streamoff(bit / 8));
+  file.put(byte);
 }
 
 // A folder of one's own that is gone afterwards.

@@ -146,6 +146,36 @@ inline Result<StepOutput> RunStep(const CacheGeometry& geometry, const StepData&
   return RunStepOnThreads(geometry, step, sequence, 1);
 }
 
+// The outputs of the data's tokens after the sequence's, by run(part) for each step. Steps end at multiples of
+// step_tokens, however many tokens there were before, so that results compare.
+template <class Run>
+StepOutput RunRest(const CacheGeometry& geometry, const StepData& data, Sequence& sequence, int64_t step_tokens,
+                   Run run) {
+  StepOutput all(geometry.layers.size());
+  while (sequence.num_tokens() < std::ssize(data.tokens)) {
+    const int64_t begin = sequence.num_tokens();
+    const int64_t end = std::min(std::ssize(data.tokens), (begin / step_tokens + 1) * step_tokens);
+    const StepOutput out = run(data.Part(geometry, begin, end));
+    for (size_t i = 0; i < all.size(); ++i) all[i].insert(all[i].end(), out[i].begin(), out[i].end());
+  }
+  return all;
+}
+
+inline StepOutput RunRest(const CacheGeometry& geometry, const StepData& data, Sequence& sequence,
+                          int64_t step_tokens = 64) {
+  return RunRest(geometry, data, sequence, step_tokens,
+                 [&](const StepData& part) { return RunStep(geometry, part, sequence).value(); });
+}
+
+// Of outputs [layer][token, ...] of a text of num_tokens, those of the last tokens.
+inline StepOutput Last(StepOutput out, int64_t num_tokens, int64_t num_last) {
+  for (std::vector<float>& layer : out) {
+    const int64_t per_token = std::ssize(layer) / num_tokens;
+    layer.erase(layer.begin(), layer.end() - num_last * per_token);
+  }
+  return out;
+}
+
 // A vector turned by that many positions, as the definition of rotary embeddings says.
 inline std::vector<double> Turned(const RopeSpec& rope, int64_t positions, const float* x, int dim) {
   std::vector<double> turned(x, x + dim);
