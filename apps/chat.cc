@@ -17,6 +17,7 @@
 #include "model_path.h"
 #include "report.h"
 #include "terminal.h"
+#include "tier/open_tier.h"
 
 namespace kvist {
 namespace {
@@ -179,13 +180,9 @@ struct ChatArguments : GenerateArguments {
   std::string session;
 };
 
-bool IsDiskTier(const std::string& spec) {
-  return spec.starts_with("disk:");
-}
-
 int RunChat(ChatArguments arguments) {
   std::vector<std::string>& tiers = arguments.model.tiers;
-  const bool needs_disk = !arguments.session.empty() && std::ranges::none_of(tiers, IsDiskTier);
+  const bool needs_disk = !arguments.session.empty() && std::ranges::none_of(tiers, IsDiskSpec);
   if (needs_disk) tiers.insert(tiers.begin(), "disk:" + DefaultStorePath());
   const auto loaded = LoadModel(arguments.model);
   if (!loaded) return Report(loaded.error());

@@ -65,6 +65,15 @@ struct Cache::Core {
   // Frees bytes that idle prefixes hold, the least recently used first. Waits for those that are being written to a
   // tier. Whether there were any.
   bool EvictPrefixes(size_t bytes);
+  // After an attempt that found no room: gives spare blocks back, then evicts so many bytes at a time (none when 0),
+  // and calls attempt() after each until it is true; whether it was.
+  template <class Attempt>
+  bool RetryWithRoom(size_t bytes, Attempt attempt) {
+    Trim();
+    bool has_room = attempt();
+    while (!has_room && bytes > 0 && EvictPrefixes(bytes)) has_room = attempt();
+    return has_room;
+  }
 
   const CacheGeometry geometry;
   const CacheOptions options;

@@ -220,10 +220,9 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
   KVIST_TRY_VOID(state_->TakeStaticCapacity(state_->num_tokens + num_tokens));
   auto fresh = state_->ReserveBlocks(num_tokens);
   if (!fresh) {
-    core.Trim();  // spare blocks of the other pools
-    fresh = state_->ReserveBlocks(num_tokens);
+    core.RetryWithRoom(state_->BytesToReserve(num_tokens),
+                       [&] { return (fresh = state_->ReserveBlocks(num_tokens)).has_value(); });
   }
-  while (!fresh && core.EvictPrefixes(state_->BytesToReserve(num_tokens))) fresh = state_->ReserveBlocks(num_tokens);
   if (!fresh && state_->LetGoOfTail()) fresh = state_->ReserveBlocks(num_tokens);
   Status prepared = fresh ? Status() : std::unexpected(fresh.error());
   if (fresh && state_->stage) {

@@ -271,7 +271,7 @@ void Sequence::State::Prefetch(std::span<const Token> prompt) {
   const Run run = FindRun(prompt, std::ssize(prompt), {});
   const std::vector<TierStore::Wanted> missing = MissingBlocks(run, prompt, false);
   const size_t free_bytes = core->budget.limit_bytes() - std::min(core->budget.limit_bytes(), core->LiveBytes());
-  if (!missing.empty() && WantedBytes(missing) <= free_bytes) core->tiers->Fetch(missing, false);
+  if (!missing.empty() && core->tiers->BytesOf(missing) <= free_bytes) core->tiers->Fetch(missing, false);
   ReleaseRun(run);
 }
 

@@ -109,7 +109,8 @@ Status Sequence::State::SpillBlocks(std::span<const Candidate> blocks) {
     records.clear();
     for (size_t i = 0; i < blocks.size(); ++i) {
       const size_t group = blocks[i].group;
-      KVIST_TRY(auto record, Hold(entries[i].digest, entries[i].tokens, group, entries[i].blocks[group]->is_sealed));
+      const bool is_sealed = entries[i].blocks[group]->is_sealed;
+      KVIST_TRY(auto record, core->tiers->Hold(entries[i].digest, entries[i].tokens, group, is_sealed));
       records.push_back(std::move(record));
     }
     return {};
@@ -125,19 +126,6 @@ Status Sequence::State::SpillBlocks(std::span<const Candidate> blocks) {
   return {};
 }
 
-Result<std::shared_ptr<const HeldRecord>> Sequence::State::Hold(const Digest& digest, std::span<const Token> of_block,
-                                                                size_t group, bool is_sealed) const {
-  KVIST_TRY(auto record, core->tiers->disk()->Hold(TierStore::KeyOf(digest, group, is_sealed)));
-  const RecordHeader& header = record->header;
-  const BlockLayout& layout = core->groups[group].final_layout();
-  bool is_same = header.digest == digest && std::ranges::equal(header.tokens, of_block) &&
-                 header.part_bytes.size() == layout.layers.size();
-  for (size_t i = 0; i < layout.layers.size() && is_same; ++i) is_same = header.part_bytes[i] == layout.PartBytes(i);
-  if (is_same) return record;
-  core->tiers->NoteDamaged(record->key);
-  return Fail(ErrorCode::kCorrupt, "the disk tier has another record in the place of a block; it has been removed");
-}
-
 void Sequence::State::WriteAhead(std::span<const Candidate> blocks) const {
   std::vector<Digest> digests;
   for (const Candidate& block : blocks) digests.push_back(chain[size_t(block.block_index)]);
@@ -145,23 +133,9 @@ void Sequence::State::WriteAhead(std::span<const Candidate> blocks) const {
   core->tiers->WriteBehind(core->prefixes->FindAll(digests));
 }
 
-size_t Sequence::State::WantedBytes(std::span<const TierStore::Wanted> wanted) const {
-  if (wanted.empty()) return 0;
-  const int64_t end = wanted.back().position + std::ssize(wanted.back().tokens);
-  size_t bytes = 0;
-  for (const TierStore::Wanted& one : wanted) {
-    for (size_t group = 0; group < tables.size(); ++group) {
-      const int64_t window = core->groups[group].layout.window;
-      const bool is_seen = window == 0 || one.position + std::ssize(one.tokens) > end - window + 1;
-      if (one.sealed[group] && is_seen) bytes += core->groups[group].LayoutOf(*one.sealed[group]).block_bytes;
-    }
-  }
-  return bytes;
-}
-
 Sequence::State::HeldBlocks Sequence::State::HoldWhatHasNoRoom(std::vector<TierStore::Wanted>& wanted) const {
   const int64_t block_tokens = core->geometry.block_tokens;
-  size_t wanted_bytes = WantedBytes(wanted) + core->budget.limit_bytes() / kPartAhead;  // that much for the next step
+  size_t wanted_bytes = core->tiers->BytesOf(wanted) + core->budget.limit_bytes() / kPartAhead;  // for the next step
   const size_t used_bytes = core->LiveBytes() - core->prefixes->stats().idle_bytes;
   const size_t free_bytes = core->budget.limit_bytes() - std::min(core->budget.limit_bytes(), used_bytes);
   HeldBlocks held;
@@ -173,7 +147,7 @@ Sequence::State::HeldBlocks Sequence::State::HoldWhatHasNoRoom(std::vector<TierS
       const Cache::Core::Group& of_group = core->groups[group];
       const bool has_sealed = of_group.sealed_pool != nullptr;
       if (of_group.layout.window > 0 || one.sealed[group] != has_sealed) continue;
-      auto record = Hold(one.digest, one.tokens, group, has_sealed);
+      auto record = core->tiers->Hold(one.digest, one.tokens, group, has_sealed);
       if (!record) return held;
       held.emplace(one.position / block_tokens, *std::move(record));
       one.sealed[group].reset();
@@ -217,28 +191,21 @@ Status Sequence::State::UnspillEnd(int64_t num_kept_tokens) {
 
 Status Sequence::State::Unspill(size_t group, size_t ref_index) {
   BlockPool& pool = core->groups[group].final_pool();
-  const BlockLayout& layout = core->groups[group].final_layout();
   auto block = pool.Allocate();
-  if (!block) {
-    core->Trim();
-    block = pool.Allocate();
-  }
-  while (!block && core->EvictPrefixes(pool.block_bytes())) block = pool.Allocate();
+  if (!block) core->RetryWithRoom(pool.block_bytes(), [&] { return (block = pool.Allocate()).has_value(); });
   if (!block) return std::unexpected(block.error());
-  const HeldRecord& record = *tables[group].refs()[ref_index].spilled;
-  for (size_t i = 0; i < layout.layers.size(); ++i) {
-    const Status read = record.ReadPart(i, {pool.data(*block) + layout.PartOffset(i), layout.PartBytes(i)});
-    if (read) continue;
+  const Status read = tables[group].refs()[ref_index].spilled->ReadPayload({pool.data(*block), pool.block_bytes()});
+  if (read) {
+    tables[group].Unspill(ref_index, *block);
+  } else {
     pool.Release(*block);
-    return read;
   }
-  tables[group].Unspill(ref_index, *block);
-  return {};
+  return read;
 }
 
 void Sequence::State::EndBefore(const SpillStage::Loss& loss) {
   ForgetStep();
-  if (loss.error.code == ErrorCode::kCorrupt) core->tiers->NoteDamaged(loss.key);
+  if (loss.error.code == ErrorCode::kCorrupt) core->tiers->ForgetDamaged(loss.key);
   // Where layers with a window no longer have what comes before, nothing is left to go on from.
   num_tokens = CheckWindows(loss.position, INT64_MAX) ? loss.position : 0;
   ForgetStep();

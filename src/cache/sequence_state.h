@@ -63,7 +63,6 @@ struct Sequence::State {
   void ShareBlock(const PrefixIndex::Entry& entry, size_t group, size_t ref_index);
   struct Run;
   void Prefetch(std::span<const Token> prompt);
-  size_t WantedBytes(std::span<const TierStore::Wanted> wanted) const;      // of what is not in memory and will be seen
   using HeldBlocks = std::map<int64_t, std::shared_ptr<const HeldRecord>>;  // [block index] of the group that spills
   Run FindRun(std::span<const Token> prompt, int64_t max_tokens, const HeldBlocks& held);
   bool IsUsable(const Run& run, size_t num_blocks, int64_t end_position) const;
@@ -90,9 +89,6 @@ struct Sequence::State {
   // How many of the candidates have to go, so that so many bytes become free; nothing when all of them are too few.
   std::optional<size_t> NumToSpill(std::span<const Candidate> candidates, size_t bytes) const;
   Status SpillBlocks(std::span<const Candidate> blocks);
-  // The record of a block of the disk tier. kCorrupt when it is another one of the same key.
-  Result<std::shared_ptr<const HeldRecord>> Hold(const Digest& digest, std::span<const Token> tokens, size_t group,
-                                                 bool is_sealed) const;
   void WriteAhead(std::span<const Candidate> blocks) const;
   bool HasRoomFor(int64_t num_more_tokens);
   // Adds the keys of spilled blocks that belong to the prefix; what the disk tier has evicted meanwhile is written

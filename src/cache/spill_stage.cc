@@ -107,7 +107,8 @@ class SpillStage::PartsRead {
   std::optional<Unread> unread_;
 };
 
-SpillStage::SpillStage(Cache::Core* core) : core_(core), first_turn_(core->places.size()) {}
+SpillStage::SpillStage(Cache::Core* core)
+    : core_(core), groups_(std::make_shared<Groups>(core->groups.size())), first_turn_(core->places.size()) {}
 
 SpillStage::~SpillStage() {
   Forget();
@@ -118,18 +119,14 @@ const BlockLayout& SpillStage::LayoutOf(int layer) const {
   return core_->groups[size_t(core_->places[size_t(layer)].group)].final_layout();
 }
 
-size_t SpillStage::HalfBytes(const Cache::Core& core, std::span<const size_t> num_spilled) {
+size_t SpillStage::BytesFor(const Cache::Core& core, std::span<const size_t> num_spilled) {
   size_t bytes = 0;
   for (size_t group = 0; group < num_spilled.size(); ++group) {
     const BlockLayout& layout = core.groups[group].final_layout();
-    const size_t most = StagingBytes(layout, core.budget.limit_bytes()) / 2;
-    bytes = std::max(bytes, std::min(num_spilled[group] * layout.LargestPartBytes(), most));
+    const size_t for_all = 2 * RoundUp(num_spilled[group] * layout.LargestPartBytes(), PageBytes());
+    bytes = std::max(bytes, std::min(for_all, StagingBytes(layout, core.budget.limit_bytes())));
   }
-  return RoundUp(bytes, PageBytes());
-}
-
-size_t SpillStage::BytesFor(const Cache::Core& core, std::span<const size_t> num_spilled) {
-  return 2 * HalfBytes(core, num_spilled);
+  return bytes;
 }
 
 SpillStage::Groups SpillStage::Collect(std::span<const BlockTable> tables) const {
@@ -166,6 +163,8 @@ std::vector<SpillStage::Pass> SpillStage::PlanPasses(const BlockTable& table, si
 }
 
 Status SpillStage::Prepare(std::span<const BlockTable> tables) {
+  const bool is_any_spilled = std::ranges::any_of(tables, [](const BlockTable& table) { return table.HasSpilled(); });
+  if (!is_any_spilled && charged_bytes_ == 0) return {};
   auto groups = std::make_shared<Groups>(Collect(tables));
   std::vector<size_t> num_spilled;
   for (const Group& group : *groups) num_spilled.push_back(group.records.size());
@@ -218,13 +217,7 @@ Status SpillStage::TakeMemory(size_t bytes) {
     KVIST_TRY(memory_, AddressRange::Reserve(RoundUp(core_->budget.limit_bytes(), PageBytes())));
   }
   const auto charge = [&] { return bytes <= memory_->size() && core_->budget.Charge(bytes); };
-  bool has_room = charge();
-  if (!has_room) {
-    core_->Trim();
-    has_room = charge();
-  }
-  while (!has_room && core_->EvictPrefixes(bytes)) has_room = charge();
-  if (!has_room) {
+  if (!charge() && !core_->RetryWithRoom(bytes, charge)) {
     return Fail(ErrorCode::kOutOfMemory, "reading spilled blocks needs " + std::to_string(bytes) +
                                              " bytes of the KV budget of " +
                                              std::to_string(core_->budget.limit_bytes()) + ", and so much is not free");
@@ -272,12 +265,12 @@ std::shared_ptr<SpillStage::PartsRead> SpillStage::BeginThisAndNext(size_t turn)
 
 std::span<const SpillStage::Pass> SpillStage::PassesOf(int layer) const {
   static constexpr Pass kAll{};
-  if (turns_.empty() || GroupOf(layer).passes.empty()) return {&kAll, 1};
+  if (GroupOf(layer).passes.empty()) return {&kAll, 1};
   return GroupOf(layer).passes;
 }
 
 std::optional<StagedParts> SpillStage::Await(int layer, size_t pass, Worker worker) {
-  if (turns_.empty() || GroupOf(layer).passes.empty()) return std::nullopt;
+  if (GroupOf(layer).passes.empty()) return std::nullopt;
   const size_t turn = first_turn_[size_t(layer)] + pass;
   const auto start = std::chrono::steady_clock::now();
   const auto read = BeginThisAndNext(turn);

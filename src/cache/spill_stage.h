@@ -92,7 +92,6 @@ class SpillStage {
   };
   using Groups = std::vector<Group>;
 
-  static size_t HalfBytes(const Cache::Core& core, std::span<const size_t> num_spilled);
   Groups Collect(std::span<const BlockTable> tables) const;
   static std::vector<Pass> PlanPasses(const BlockTable& table, size_t max_slots);
   Status TakeMemory(size_t bytes);
@@ -108,7 +107,7 @@ class SpillStage {
   const Group& GroupOf(int layer) const { return (*groups_)[size_t(core_->places[size_t(layer)].group)]; }
 
   Cache::Core* const core_;
-  std::shared_ptr<const Groups> groups_ = std::make_shared<Groups>();
+  std::shared_ptr<const Groups> groups_;
   std::vector<Turn> turns_;         // of a step, in its order
   std::vector<size_t> first_turn_;  // [layer]
   std::optional<AddressRange> memory_;

@@ -42,15 +42,6 @@ struct Held {
   const std::vector<PrefixIndex::Entry> entries;
 };
 
-std::vector<uint64_t> PartBytes(const BlockLayout& layout) {
-  std::vector<uint64_t> bytes;
-  for (size_t i = 0; i < layout.layers.size(); ++i) {
-    const size_t end = i + 1 < layout.layers.size() ? layout.layers[i + 1].offset_bytes : layout.block_bytes;
-    bytes.push_back(end - (i == 0 ? 0 : layout.layers[i].offset_bytes));
-  }
-  return bytes;
-}
-
 }  // namespace
 
 // A record of a wanted block and the block it is loaded into.
@@ -88,8 +79,7 @@ RecordKey TierStore::KeyOf(const Digest& digest, size_t group, bool is_sealed) {
 }
 
 const BlockLayout& TierStore::layout(size_t group, bool is_sealed) const {
-  const Cache::Core::Group& of_group = core_->groups[group];
-  return is_sealed ? of_group.sealed_layout : of_group.layout;
+  return core_->groups[group].LayoutOf(is_sealed);
 }
 
 BlockPool& TierStore::pool(size_t group, bool is_sealed) const {
@@ -128,6 +118,22 @@ std::vector<TierStore::Place> TierStore::FindPlaces(std::span<const Wanted> want
   return found;
 }
 
+bool TierStore::IsSeen(const Wanted& wanted, size_t group, int64_t end_position) const {
+  const int64_t window = core_->groups[group].layout.window;
+  return window == 0 || wanted.end_position() > end_position - window + 1;
+}
+
+size_t TierStore::BytesOf(std::span<const Wanted> wanted) const {
+  size_t bytes = 0;
+  for (const Wanted& one : wanted) {
+    for (size_t group = 0; group < one.sealed.size(); ++group) {
+      if (!one.sealed[group] || !IsSeen(one, group, wanted.back().end_position())) continue;
+      bytes += layout(group, *one.sealed[group]).block_bytes;
+    }
+  }
+  return bytes;
+}
+
 // How many of the blocks can be used, given these records: of groups with a sliding window, only the last blocks are
 // needed.
 size_t TierStore::NumLeading(std::span<const Wanted> wanted, std::span<const Place> places) const {
@@ -137,11 +143,8 @@ size_t TierStore::NumLeading(std::span<const Wanted> wanted, std::span<const Pla
   }
   for (const Place& place : places) has[place.wanted_index][place.group] = true;
   auto group_has = [&](size_t group, size_t num_blocks) {
-    const int64_t window = core_->groups[group].layout.window;
-    const Wanted& last = wanted[num_blocks - 1];
-    const int64_t end = last.position + std::ssize(last.tokens);
-    const int64_t first_needed = window == 0 ? 0 : end - window + 1;
-    for (size_t i = num_blocks; i-- > 0 && wanted[i].position + std::ssize(wanted[i].tokens) > first_needed;) {
+    const int64_t end = wanted[num_blocks - 1].end_position();
+    for (size_t i = num_blocks; i-- > 0 && IsSeen(wanted[i], group, end);) {
       if (!has[i][group]) return false;
     }
     return true;
@@ -196,22 +199,23 @@ bool TierStore::AllocateBlocks(std::vector<Place>& places, Runs& runs, bool may_
 std::optional<BlockId> TierStore::AllocateBlock(BlockPool& of_block, size_t evictable_bytes) {
   Result<BlockId> allocated = of_block.Allocate();
   if (!allocated) {
-    core_->Trim();
-    allocated = of_block.Allocate();
+    core_->RetryWithRoom(evictable_bytes, [&] { return (allocated = of_block.Allocate()).has_value(); });
   }
-  while (!allocated && evictable_bytes > 0 && core_->EvictPrefixes(evictable_bytes)) allocated = of_block.Allocate();
   return allocated ? std::optional(*allocated) : std::nullopt;
+}
+
+bool TierStore::IsOf(const RecordHeader& header, const Digest& digest, std::span<const Token> tokens, size_t group,
+                     bool is_sealed) const {
+  return header.digest == digest && std::ranges::equal(header.tokens, tokens) && header.group == group &&
+         header.is_sealed == is_sealed && header.part_bytes == layout(group, is_sealed).AllPartBytes();
 }
 
 void TierStore::Verify(const Wanted& wanted, Place& place, const std::vector<std::byte>& header) {
   place.is_damaged = true;
   const Result<RecordHeader> decoded = DecodeHeader(header);
-  const BlockLayout& of_block = layout(place.group, place.block.is_sealed);
-  if (!decoded || decoded->digest != wanted.digest || !std::ranges::equal(decoded->tokens, wanted.tokens)) return;
-  if (decoded->group != place.group || decoded->is_sealed != place.block.is_sealed) return;
-  if (decoded->part_bytes != PartBytes(of_block)) return;
+  if (!decoded || !IsOf(*decoded, wanted.digest, wanted.tokens, place.group, place.block.is_sealed)) return;
   const std::byte* payload = pool(place.group, place.block.is_sealed).data(place.block.block);
-  if (!VerifyParts(*decoded, {payload, of_block.block_bytes})) return;
+  if (!VerifyParts(*decoded, {payload, BlockBytes(place)})) return;
   place.is_damaged = false;
   place.is_loaded = true;
 }
@@ -240,13 +244,8 @@ TierStore::Fetched TierStore::Fetch(std::span<const Wanted> wanted, bool may_evi
   fetched.num_blocks = NumLeading(wanted, places);
   if (fetched.num_blocks == 0) return fetched;
   std::erase_if(places, [&](const Place& place) { return place.wanted_index >= fetched.num_blocks; });
-  const Wanted& last = wanted[fetched.num_blocks - 1];
-  const int64_t begin = wanted.front().position, end = last.position + std::ssize(last.tokens);
-  std::erase_if(places, [&](const Place& place) {  // what no query will see
-    const int64_t window = core_->groups[place.group].layout.window;
-    const Wanted& one = wanted[place.wanted_index];
-    return window > 0 && one.position + std::ssize(one.tokens) <= end - window + 1;
-  });
+  const int64_t begin = wanted.front().position, end = wanted[fetched.num_blocks - 1].end_position();
+  std::erase_if(places, [&](const Place& place) { return !IsSeen(wanted[place.wanted_index], place.group, end); });
   if (!IsWorthLoading(LoadSeconds(places), compute_cost, begin, end)) {
     return {.num_blocks = 0, .tiers = {}, .reason = MissReason::kSlower};
   }
@@ -357,9 +356,7 @@ void TierStore::ReadPiece(Tier& tier, std::span<const Wanted> wanted, std::span<
     if (reads[i].is_hit) Verify(wanted[place.wanted_index], place, reads[i].header);
     if (place.is_damaged) damaged.push_back(reads[i].key);
   }
-  if (damaged.empty()) return;
-  num_damaged_.fetch_add(damaged.size(), std::memory_order_relaxed);
-  tier.Erase(damaged);
+  if (!damaged.empty()) ForgetDamaged(tier, damaged);
 }
 
 void TierStore::WriteBehind(std::vector<PrefixIndex::Entry> entries) {
@@ -443,7 +440,7 @@ size_t TierStore::WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& ent
                         .is_sealed = block.is_sealed,
                         .position = uint64_t(entry->position),
                         .tokens = entry->tokens,
-                        .part_bytes = PartBytes(of_block),
+                        .part_bytes = of_block.AllPartBytes(),
                         .part_checksums = {}};
     ChecksumParts(header, payload);
     headers.push_back(EncodeHeader(header));
@@ -467,12 +464,7 @@ Status TierStore::WriteNow(const std::vector<PrefixIndex::Entry>& entries) {
 
 Status TierStore::WriteAgain(const HeldRecord& record) {
   std::vector<std::byte> payload(record.header.payload_bytes());
-  size_t offset = 0;
-  for (size_t i = 0; i < record.header.part_bytes.size(); ++i) {
-    const auto part = std::span(payload).subspan(offset, record.header.part_bytes[i]);
-    KVIST_TRY_VOID(record.ReadPart(i, part));
-    offset += part.size();
-  }
+  KVIST_TRY_VOID(record.ReadPayload(payload));
   const std::vector<std::byte> header = EncodeHeader(record.header);
   const TierWrite write{record.key, header, payload};
   if (disk_->Write({&write, 1}) == 1) return {};
@@ -485,9 +477,21 @@ std::vector<std::pair<std::string, TierStats>> TierStore::stats() const {
   return stats;
 }
 
-void TierStore::NoteDamaged(const RecordKey& key) {
-  num_damaged_.fetch_add(1, std::memory_order_relaxed);
-  disk_->Erase({&key, 1});
+Result<std::shared_ptr<const HeldRecord>> TierStore::Hold(const Digest& digest, std::span<const Token> tokens,
+                                                          size_t group, bool is_sealed) {
+  KVIST_TRY(auto record, disk_->Hold(KeyOf(digest, group, is_sealed)));
+  if (IsOf(record->header, digest, tokens, group, is_sealed)) return record;
+  ForgetDamaged(record->key);
+  return Fail(ErrorCode::kCorrupt, "the disk tier has another record in the place of a block; it has been removed");
+}
+
+void TierStore::ForgetDamaged(const RecordKey& key) {
+  ForgetDamaged(*disk_, {&key, 1});
+}
+
+void TierStore::ForgetDamaged(Tier& tier, std::span<const RecordKey> keys) {
+  num_damaged_.fetch_add(keys.size(), std::memory_order_relaxed);
+  tier.Erase(keys);
 }
 
 uint64_t TierStore::num_damaged() const {

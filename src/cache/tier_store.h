@@ -36,6 +36,7 @@ class TierStore {
     int64_t position = 0;
     std::span<const Token> tokens;
     std::vector<std::optional<bool>> sealed;  // [group] the form wanted first; nothing: the group's is not needed
+    int64_t end_position() const { return position + std::ssize(tokens); }
   };
   struct Fetched {
     size_t num_blocks = 0;  // of `wanted`, from the first: they are in the index now
@@ -45,6 +46,9 @@ class TierStore {
   // Loads what the tiers have of consecutive blocks, from the first, into the index. Evicts idle prefixes for room, if
   // it may, and may wait for writes then (so it must not on a thread of the queue).
   Fetched Fetch(std::span<const Wanted> wanted, bool may_evict = true);
+
+  // Memory for all that is needed of consecutive blocks: in groups with a window, what the next query sees.
+  size_t BytesOf(std::span<const Wanted> wanted) const;
 
   // Writes the blocks that no tier has yet, some time later; takes over the entries' references. When there is too much
   // to write already, they stay in memory only.
@@ -66,7 +70,10 @@ class TierStore {
   // How long computing takes: seconds a token at a position. Sequences note it.
   CostLine compute_cost;
 
-  void NoteDamaged(const RecordKey& key);  // a record of the disk tier
+  // A block's record in the first disk tier. Errors as DiskTier::Hold; kCorrupt when it is another block's of the key.
+  Result<std::shared_ptr<const HeldRecord>> Hold(const Digest& digest, std::span<const Token> tokens, size_t group,
+                                                 bool is_sealed);
+  void ForgetDamaged(const RecordKey& key);  // a record of the first disk tier
 
   std::vector<std::pair<std::string, TierStats>> stats() const;  // by tier
   uint64_t num_damaged() const;
@@ -80,6 +87,12 @@ class TierStore {
   explicit TierStore(Cache::Core* core) : core_(core) {}
   const BlockLayout& layout(size_t group, bool is_sealed) const;
   BlockPool& pool(size_t group, bool is_sealed) const;
+  void ForgetDamaged(Tier& tier, std::span<const RecordKey> keys);
+  // Whether a header says that the record is the block's, in this form and geometry.
+  bool IsOf(const RecordHeader& header, const Digest& digest, std::span<const Token> tokens, size_t group,
+            bool is_sealed) const;
+  // Whether a query at that position sees any of the block, in this group.
+  bool IsSeen(const Wanted& wanted, size_t group, int64_t end_position) const;
   std::vector<Place> FindPlaces(std::span<const Wanted> wanted);
   size_t NumLeading(std::span<const Wanted> wanted, std::span<const Place> places) const;
   size_t BlockBytes(const Place& place) const;

@@ -51,6 +51,12 @@ std::vector<BlockLayout> LayOutOpenGroups(const CacheGeometry& geometry, std::sp
   return LayOutGroups(geometry, open_forms);
 }
 
+std::vector<uint64_t> BlockLayout::AllPartBytes() const {
+  std::vector<uint64_t> bytes;
+  for (size_t i = 0; i < layers.size(); ++i) bytes.push_back(PartBytes(i));
+  return bytes;
+}
+
 size_t BlockLayout::LargestPartBytes() const {
   size_t most = 0;
   for (size_t i = 0; i < layers.size(); ++i) most = std::max(most, PartBytes(i));

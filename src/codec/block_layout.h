@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -35,6 +36,7 @@ struct BlockLayout {
   size_t PartBytes(size_t i) const {
     return (i + 1 < layers.size() ? layers[i + 1].offset_bytes : block_bytes) - PartOffset(i);
   }
+  std::vector<uint64_t> AllPartBytes() const;  // [i]
   size_t LargestPartBytes() const;
 };
 

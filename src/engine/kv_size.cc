@@ -3,7 +3,6 @@
 #include "engine/kv_size.h"
 
 #include <algorithm>
-#include <string>
 #include <vector>
 
 #include "cache/spill_stage.h"
@@ -71,10 +70,6 @@ size_t SpilledKvBytes(const CacheGeometry& geometry, const CacheOptions& options
                       int64_t step_tokens) {
   const BlockCounts counts = CountBlocks(geometry, options, num_tokens, step_tokens);
   return counts.bytes + std::min(counts.spillable_bytes, counts.staging_bytes);
-}
-
-bool CanSpill(const CacheOptions& options) {
-  return std::ranges::any_of(options.tiers, [](const std::string& spec) { return spec.starts_with("disk:"); });
 }
 
 size_t StaticKvBytes(const CacheGeometry& geometry, Form form, int64_t num_tokens) {

@@ -20,8 +20,6 @@ size_t KvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64
 // The same when all that can be is spilled to a disk tier (Sequence::Spill).
 size_t SpilledKvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens,
                       int64_t step_tokens);
-// Whether sequences of the cache can be spilled.
-bool CanSpill(const CacheOptions& options);
 
 // What a cache that is allocated for num_tokens tokens from the start takes, windows or not.
 size_t StaticKvBytes(const CacheGeometry& geometry, Form form, int64_t num_tokens);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/kv_size.h"
+#include "tier/open_tier.h"
 
 namespace kvist {
 namespace {
@@ -48,9 +49,9 @@ Status CheckRequest(const Model& model, const Cache& cache, std::span<const Toke
 
 Status CheckPromptFits(const Cache& cache, int64_t num_prompt_tokens, int64_t step_tokens) {
   const CacheOptions& options = cache.options();
-  const size_t needed_bytes = CanSpill(options)
-                                  ? SpilledKvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens)
-                                  : KvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens);
+  const bool can_spill = std::ranges::any_of(options.tiers, IsDiskSpec);
+  const size_t needed_bytes = can_spill ? SpilledKvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens)
+                                        : KvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens);
   if (options.budget_bytes == 0 || needed_bytes <= options.budget_bytes) return {};
   return Fail(ErrorCode::kOutOfMemory,
               "the keys and values of the prompt's " + std::to_string(num_prompt_tokens) + " tokens need " +

@@ -34,7 +34,8 @@ class Scheduler::State {
         tokenizer_(std::move(tokenizer)),
         cache_(cache),
         options_(Clamp(options)),
-        admission_(*cache, std::min(Generator::kPrefillTokens, options_.max_batch_tokens)) {}
+        step_tokens_(std::min(Generator::kPrefillTokens, options_.max_batch_tokens)),
+        admission_(*cache, step_tokens_) {}
 
   Result<RequestId> Submit(Request request);
   void Cancel(RequestId id);
@@ -60,6 +61,7 @@ class Scheduler::State {
   const std::shared_ptr<const Tokenizer> tokenizer_;
   Cache* const cache_;
   const SchedulerOptions options_;
+  const int64_t step_tokens_;  // of one request, at most
   const Admission admission_;
 
   mutable std::mutex mutex_;
@@ -188,7 +190,7 @@ bool Scheduler::State::MakeRoom() {
     return true;
   }
   ActiveRequest& alone = *running_.front();
-  if (alone.sequence().Spill(std::min(Generator::kPrefillTokens, options_.max_batch_tokens))) return true;
+  if (alone.sequence().Spill(step_tokens_)) return true;
   if (alone.is_frugal() || !admission_.FitsAlone(alone.text.num_tokens())) return false;
   alone.StartOver(*cache_);
   return true;

@@ -225,6 +225,10 @@ void BlockTable::Spill(size_t ref_index, std::shared_ptr<const HeldRecord> recor
   ref.spilled = std::move(record);
 }
 
+bool BlockTable::HasSpilled() const {
+  return std::ranges::any_of(refs_, [](const BlockRef& ref) { return ref.spilled != nullptr; });
+}
+
 void BlockTable::Unspill(size_t ref_index, BlockId block) {
   refs_[ref_index].block = block;
   refs_[ref_index].spilled.reset();

@@ -75,6 +75,7 @@ class BlockTable {
 
   // The ref's block, full and never written to again, is in the record from now on, and no longer in memory.
   void Spill(size_t ref_index, std::shared_ptr<const HeldRecord> record);
+  bool HasSpilled() const;
   // It is in memory again, in a block of the ref's form; takes over one reference to it.
   void Unspill(size_t ref_index, BlockId block);
 

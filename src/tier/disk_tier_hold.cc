@@ -14,6 +14,11 @@ Status HeldRecord::ReadPart(size_t index, std::span<std::byte> part) const {
   return VerifyPart(header, index, part);
 }
 
+Status HeldRecord::ReadPayload(std::span<std::byte> payload) const {
+  KVIST_TRY_VOID(ReadAt(*file, payload_offset, payload));
+  return VerifyParts(header, payload);
+}
+
 Result<std::shared_ptr<const File>> DiskTier::State::OpenToHold(Segment& segment) {
   {
     const Lock lock(mutex);

@@ -23,6 +23,8 @@ struct HeldRecord {
   // Part `index` of the payload into `part`, which has its size, verified. kIo; kCorrupt when it is not what was
   // stored.
   Status ReadPart(size_t index, std::span<std::byte> part) const;
+  // The same of all of the payload.
+  Status ReadPayload(std::span<std::byte> payload) const;
 };
 
 }  // namespace kvist

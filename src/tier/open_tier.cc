@@ -138,10 +138,14 @@ Result<std::unique_ptr<Tier>> OpenRedis(std::string_view spec, std::string_view 
 }  // namespace
 
 Result<std::unique_ptr<Tier>> OpenTier(std::string_view spec) {
-  if (spec.starts_with("disk:")) return OpenDisk(spec, spec.substr(5));
+  if (IsDiskSpec(spec)) return OpenDisk(spec, spec.substr(5));
   if (spec.starts_with("redis://")) return OpenRedis(spec, spec.substr(8), false);
   if (spec.starts_with("rediss://")) return OpenRedis(spec, spec.substr(9), true);
   return Wrong(spec, "there is no such kind");
+}
+
+bool IsDiskSpec(std::string_view spec) {
+  return spec.starts_with("disk:");
 }
 
 }  // namespace kvist
