@@ -86,11 +86,11 @@ class TestFolder {
     std::filesystem::remove_all(path_, error);
   }
   std::string path() const { return path_.string(); }
-  // Paths of the regular files of a folder in it, in order.
+  // Paths of the regular files of a folder in it, in order; none of a folder that is not there (yet).
   std::vector<std::filesystem::path> Files(const char* folder) const {
     std::vector<std::filesystem::path> files;
-    for (const auto& entry : std::filesystem::directory_iterator(path_ / folder)) {
-      std::error_code error;
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(path_ / folder, error)) {
       if (entry.symlink_status(error).type() == std::filesystem::file_type::regular) files.push_back(entry.path());
     }
     std::ranges::sort(files);
