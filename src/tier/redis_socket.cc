@@ -20,8 +20,8 @@ struct redisContext;
 #endif
 #include "tier/redis_tls.h"
 
-// hiredis makes the connection. What goes over it we send and receive ourselves: from and to where the records lie this
-// is about twice as fast as through its buffers (docs/benchmarks.md).
+// hiredis makes the connection. What goes over it we send and receive ourselves, from and to where the records lie:
+// through its buffers each byte would be copied once more.
 namespace kvist {
 
 bool HasRedisTls() {
