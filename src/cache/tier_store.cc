@@ -42,6 +42,18 @@ struct Held {
   const std::vector<PrefixIndex::Entry> entries;
 };
 
+// A record that a tier is to write. Its checksums are made when it does.
+struct Unwritten {
+  RecordHeader header;
+  std::vector<std::byte> encoded;   // the header
+  std::vector<std::byte> scrubbed;  // of a block that is not full, the payload
+  std::span<const std::byte> payload;
+  void CompleteHeader() {
+    ChecksumParts(header, payload);
+    std::ranges::copy(EncodeHeader(header), encoded.begin());
+  }
+};
+
 }  // namespace
 
 // A record of a wanted block and the block it is loaded into.
@@ -414,37 +426,35 @@ size_t TierStore::WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& ent
   }
   const std::vector<bool> is_there = tier.Contains(keys);
   size_t num_there = size_t(std::ranges::count(is_there, true));
-  std::vector<std::vector<std::byte>> headers, scrubbed;
+  std::vector<Unwritten> unwritten;
   std::vector<TierWrite> writes;
   auto write = [&] {
     num_there += tier.Write(writes);
     writes.clear();
-    headers.clear();
-    scrubbed.clear();
+    unwritten.clear();
   };
-  headers.reserve(kMostRecordsAWrite);
-  scrubbed.reserve(kMostRecordsAWrite);
+  unwritten.reserve(kMostRecordsAWrite);  // what writes point to stays where it is
   for (size_t i = 0; i < records.size(); ++i) {
     if (is_there[i]) continue;
     const auto& [entry, group, block] = records[i];
     const BlockLayout& of_block = layout(group, block.is_sealed);
-    std::span<const std::byte> payload(pool(group, block.is_sealed).data(block.block), of_block.block_bytes);
+    Unwritten& one = unwritten.emplace_back();
+    one.payload = {pool(group, block.is_sealed).data(block.block), of_block.block_bytes};
     if (std::cmp_less(entry->tokens.size(), core_->geometry.block_tokens)) {
-      scrubbed.push_back(ScrubbedBlock(core_->geometry, of_block, payload, int(entry->tokens.size())));
-      payload = scrubbed.back();
+      one.scrubbed = ScrubbedBlock(core_->geometry, of_block, one.payload, int(entry->tokens.size()));
+      one.payload = one.scrubbed;
     }
-    RecordHeader header{.digest = entry->digest,
-                        .model = core_->options.model.name,
-                        .form = FormName(core_->options.form),
-                        .group = uint32_t(group),
-                        .is_sealed = block.is_sealed,
-                        .position = uint64_t(entry->position),
-                        .tokens = entry->tokens,
-                        .part_bytes = of_block.AllPartBytes(),
-                        .part_checksums = {}};
-    ChecksumParts(header, payload);
-    headers.push_back(EncodeHeader(header));
-    writes.push_back({keys[i], headers.back(), payload});
+    one.header = {.digest = entry->digest,
+                  .model = core_->options.model.name,
+                  .form = FormName(core_->options.form),
+                  .group = uint32_t(group),
+                  .is_sealed = block.is_sealed,
+                  .position = uint64_t(entry->position),
+                  .tokens = entry->tokens,
+                  .part_bytes = of_block.AllPartBytes(),
+                  .part_checksums = {}};
+    one.encoded.resize(EncodedHeaderBytes(one.header));
+    writes.push_back({keys[i], one.encoded, one.payload, [&one] { one.CompleteHeader(); }});
     if (writes.size() == kMostRecordsAWrite) write();
   }
   if (!writes.empty()) write();

@@ -1041,6 +1041,14 @@ TEST_CASE("disk tier: a file that can't grow is removed, the write declined and 
   }));
 }
 
+TEST_CASE("disk tier: headers are completed before they are written") {
+  const TestFolder folder;
+  const auto tier = DiskTier::Open(folder.path(), {.segment_bytes = 20000}).value();
+  CHECK(WriteIncompleteTestRecords(*tier, {MakeTestRecord(1), MakeTestRecord(2), MakeTestRecord(3)}) == 3);
+  CHECK(folder.Files("segments").size() == 2);
+  for (const uint64_t number : {1, 2, 3}) CHECK(ReadTestRecord(*tier, number) == kRight);
+}
+
 TEST_CASE("disk tier: on a full disk writes are declined, and it goes on when there is room again") {
   TestFolder folder;
   fs::create_directory(folder.path());

@@ -100,10 +100,13 @@ Status VerifyParts(const RecordHeader& header, std::span<const std::byte> payloa
   return {};
 }
 
+size_t EncodedHeaderBytes(const RecordHeader& header) {
+  return EncodedBytes(header.model.size(), header.form.size(), header.tokens.size(), header.part_bytes.size());
+}
+
 std::vector<std::byte> EncodeHeader(const RecordHeader& header) {
-  const uint64_t num_parts = header.part_bytes.size();
-  const uint64_t bytes = EncodedBytes(header.model.size(), header.form.size(), header.tokens.size(), num_parts);
-  KVIST_CHECK(header.part_checksums.size() == num_parts && bytes <= UINT32_MAX);
+  const size_t bytes = EncodedHeaderBytes(header);
+  KVIST_CHECK(header.part_checksums.size() == header.part_bytes.size() && bytes <= UINT32_MAX);
   ByteWriter writer;
   writer.Text(kMagic);
   writer.Number(kVersion);

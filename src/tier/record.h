@@ -55,6 +55,7 @@ void ChecksumParts(RecordHeader& header, std::span<const std::byte> payload);
 Status VerifyPart(const RecordHeader& header, size_t index, std::span<const std::byte> part);
 Status VerifyParts(const RecordHeader& header, std::span<const std::byte> payload);
 
+size_t EncodedHeaderBytes(const RecordHeader& header);  // whether it has its checksums yet or not
 // As bytes with a magic number, a format version and a checksum of their own (docs/formats.md), little-endian.
 std::vector<std::byte> EncodeHeader(const RecordHeader& header);
 // kCorrupt for bytes that are not a whole header or whose checksum is another; kUnsupported for a newer version. Never

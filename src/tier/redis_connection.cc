@@ -9,9 +9,11 @@
 namespace kvist {
 namespace {
 
-// A server with more replies to send than its cache holds reads at half the speed (docs/benchmarks.md).
+// A server keeps replies until they are sent: of more than its processor's cache holds, it would send from memory.
 constexpr size_t kMaxAwaitedBytes = size_t{1} << 20;
 constexpr size_t kMaxPieces = 64;  // of one system call
+// Commands are prepared no further ahead: while one is, the server takes what was sent before.
+constexpr size_t kMaxBytesReady = size_t{1} << 20;
 
 void AddPiece(std::vector<iovec>& pieces, const void* bytes, size_t num_bytes, size_t& num_skipped) {
   const size_t skipped = std::min(num_skipped, num_bytes);
@@ -69,7 +71,7 @@ void RedisConnection::Begin(std::vector<RedisCommand*> commands) {
   KVIST_CHECK(is_done() && !is_broken_);
   commands_ = std::move(commands);
   for (RedisCommand* command : commands_) command->reply = {};
-  num_allowed_ = next_to_send_ = sent_bytes_ = next_to_receive_ = awaited_bytes_ = 0;
+  num_allowed_ = next_to_send_ = num_prepared_ = sent_bytes_ = next_to_receive_ = awaited_bytes_ = 0;
   AllowMore();
 }
 
@@ -98,12 +100,22 @@ Status RedisConnection::Step() {
 Result<bool> RedisConnection::Send() {
   if (!MaySend()) return false;
   std::vector<iovec> pieces;
+  size_t num_bytes_ready = 0;
   for (size_t i = next_to_send_; i < num_allowed_ && pieces.size() + 4 <= kMaxPieces; ++i) {
+    if (num_bytes_ready >= kMaxBytesReady) break;
+    PrepareToSend(i);
     AddPieces(pieces, *commands_[i], i == next_to_send_ ? sent_bytes_ : 0);
+    num_bytes_ready += WireBytes(*commands_[i]);
   }
   KVIST_TRY(const size_t num_bytes, socket_->Send(pieces));
   Sent(num_bytes);
   return num_bytes > 0;
+}
+
+void RedisConnection::PrepareToSend(size_t index) {
+  if (index < num_prepared_) return;
+  num_prepared_ = index + 1;
+  if (commands_[index]->before_sending) commands_[index]->before_sending();
 }
 
 void RedisConnection::Sent(size_t num_bytes) {

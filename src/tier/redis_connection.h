@@ -39,6 +39,7 @@ class RedisConnection {
 
  private:
   explicit RedisConnection(std::unique_ptr<RedisSocket> socket) : socket_(std::move(socket)) {}
+  void PrepareToSend(size_t index);
   bool MaySend() const { return next_to_send_ < num_allowed_; }
   void AllowMore();
   Result<bool> Send();
@@ -50,6 +51,7 @@ class RedisConnection {
   std::vector<RedisCommand*> commands_;
   size_t num_allowed_ = 0;      // commands that may be sent, so that not too many bytes are awaited
   size_t next_to_send_ = 0;     // command
+  size_t num_prepared_ = 0;     // commands whose before_sending has been called
   size_t sent_bytes_ = 0;       // of that command
   size_t next_to_receive_ = 0;  // command
   size_t awaited_bytes_ = 0;    // that the replies to commands allowed and not answered may have

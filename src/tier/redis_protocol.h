@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <span>
 #include <string>
@@ -29,6 +30,8 @@ struct RedisCommand {
   std::string head;  // encoded
   std::array<std::span<const std::byte>, 2> bodies;
   std::string tail;  // encoded
+  // Called before any of the command is sent, again when it is sent again. May change the bytes of `bodies`.
+  std::function<void()> before_sending = {};
   // Besides an error; anything else is nonsense. kNone: anything will do.
   RedisReply::Kind wanted = RedisReply::Kind::kNone;
   std::span<std::byte> room;  // for a string; a longer one than fits is nonsense, as we never ask for so much

@@ -168,6 +168,21 @@ TEST_CASE("Redis tier: a full server declines and goes on serving what it has") 
   CHECK(WriteTestRecords(*tier, {big}) == 1);
 }
 
+TEST_CASE("Redis tier: headers are completed before they are sent, also where a value does not go at once") {
+  if (!RedisTestServer::IsThere()) return;
+  const RedisTestServer server;
+  const auto tier = Open(server.options());
+  std::vector<TestRecord> records;
+  for (uint64_t number = 0; number < 40; ++number) {
+    records.push_back(MakeTestRecord(number, 0, number % 2 == 0 ? 3'000'000 : 5000));
+  }
+  CHECK(WriteIncompleteTestRecords(*tier, std::move(records)) == 40);
+  for (uint64_t number = 0; number < 40; ++number) {
+    CAPTURE(number);
+    CHECK(ReadTestRecord(*tier, number, number % 2 == 0 ? 3'000'000 : 5000) == kRight);
+  }
+}
+
 TEST_CASE("Redis tier: records too large for Redis are declined without asking it") {
   if (!RedisTestServer::IsThere()) return;
   const RedisTestServer server;

@@ -12,7 +12,7 @@ namespace {
 
 using Kind = RedisReply::Kind;
 
-// The server copies what a command asks for before it sends it: so much stays in its cache (docs/benchmarks.md).
+// The server copies what a command asks for before it sends it: so much is still in its processor's cache then.
 constexpr size_t kPieceBytes = size_t{512} << 10;
 
 RedisCommand GetRange(const std::string& key, int64_t first, int64_t last, std::span<std::byte> room) {
@@ -39,6 +39,7 @@ RedisRequest MakeWriteRequest(std::string key, const TierWrite& write, int64_t t
   const std::array bodies{write.payload, write.header};
   request.commands.push_back(ttl_s == 0 ? MakeSet(request.key, bodies, rest, {})
                                         : MakeSet(request.key, bodies, rest, {"EX", std::to_string(ttl_s)}));
+  request.commands.back().before_sending = write.complete_header;
   return request;
 }
 

@@ -100,12 +100,12 @@ SegmentTable LayOutSegment(std::span<const TierWrite> writes) {
 
 Status WriteRecords(const File& file, const SegmentTable& table, std::span<const TierWrite> writes) {
   ByteWriter headers;
-  for (const TierWrite& write : writes) headers.Bytes(write.header);
-  KVIST_TRY_VOID(WriteAt(file, TableBytes(writes.size()), headers.bytes()));
   for (size_t i = 0; i < writes.size(); ++i) {
+    if (writes[i].complete_header) writes[i].complete_header();
     KVIST_TRY_VOID(WriteAt(file, table.records[i].payload_offset, writes[i].payload));
+    headers.Bytes(writes[i].header);
   }
-  return {};
+  return WriteAt(file, TableBytes(writes.size()), headers.bytes());
 }
 
 Status WriteTable(const File& file, const SegmentTable& table) {

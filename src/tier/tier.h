@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,8 +17,11 @@ namespace kvist {
 // A record to be written. The bytes are the caller's until Write returns.
 struct TierWrite {
   RecordKey key;
-  std::span<const std::byte> header;  // encoded
+  std::span<const std::byte> header;  // encoded; its size does not change any more
   std::span<const std::byte> payload;
+  // Puts the payload's checksums into the header, if they aren't there; a tier calls it just before it writes the
+  // payload, which then is still in the processor's cache. May be called again.
+  std::function<void()> complete_header = {};
 };
 
 // A record to be read, or a piece of its payload.

@@ -46,6 +46,15 @@ inline TestRecord MakeTestRecord(uint64_t number, uint64_t version = 0, size_t p
   return record;
 }
 
+// A record whose header gets its bytes only when a tier asks for them.
+struct IncompleteTestRecord {
+  TestRecord record;
+  std::vector<std::byte> header = std::vector<std::byte>(record.header.size());
+  TierWrite write() {
+    return {record.key, header, record.payload, [this] { std::ranges::copy(record.header, header.begin()); }};
+  }
+};
+
 // What a cache would find of a record that was read.
 enum class TestReading { kMiss, kDamaged, kRight, kWrong };
 
@@ -65,6 +74,15 @@ inline TestReading ReadTestRecord(Tier& tier, uint64_t number, size_t payload_by
 inline size_t WriteTestRecords(Tier& tier, const std::vector<TestRecord>& records) {
   std::vector<TierWrite> writes;
   for (const TestRecord& record : records) writes.push_back(record.write());
+  return tier.Write(writes);
+}
+
+// The same with records whose headers are not complete yet.
+inline size_t WriteIncompleteTestRecords(Tier& tier, std::vector<TestRecord> records) {
+  std::vector<IncompleteTestRecord> incomplete;
+  for (TestRecord& record : records) incomplete.push_back({std::move(record)});
+  std::vector<TierWrite> writes;
+  for (IncompleteTestRecord& record : incomplete) writes.push_back(record.write());
   return tier.Write(writes);
 }
 
