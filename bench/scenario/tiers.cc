@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "bench/scenario/fill.h"
+#include "bench/scenario/spilled.h"
 #include "engine/generator.h"
 
 namespace kvist {
@@ -44,6 +45,7 @@ class TierContest {
       for (const int64_t tokens : bench_.tokens) {
         KVIST_TRY_VOID(MeasureMemory(form, tokens));
         for (const std::string& tier : bench_.tiers) KVIST_TRY_VOID(MeasureTier(form, tokens, tier));
+        KVIST_TRY_VOID(MeasureSpilledSequence(form, tokens));
       }
       KVIST_TRY_VOID(MeasureChats(form, std::ranges::min(bench_.tokens)));
       if (bench_.measures_prefill) KVIST_TRY_VOID(MeasurePrefill(form));
@@ -176,6 +178,29 @@ class TierContest {
                                       std::to_string(num_tokens) + " tokens of the session came back");
     }
     return cache->RemoveSession(name);
+  }
+
+  // In the disk tier, if there is one, and if the sequence is long enough.
+  Status MeasureSpilledSequence(Form form, int64_t num_tokens) {
+    const auto disk = std::ranges::find_if(bench_.tiers, [](const auto& tier) { return tier.starts_with("disk:"); });
+    if (disk == bench_.tiers.end()) return {};
+    const SpilledBench spilled{.geometry = model_.geometry(),
+                               .form = form,
+                               .disk_tier = *disk,
+                               .identity = bench_.identity,
+                               .num_threads = model_.num_threads(),
+                               .num_rounds = bench_.num_rounds};
+    const auto timing = MeasureSpilled(spilled, NewTokens(num_tokens), [this] { return KeepGoing(); });
+    if (!timing && timing.error().code == ErrorCode::kInvalidArgument) return {};
+    if (!timing) return std::unexpected(timing.error());
+    const auto add = [&](const char* metric, double value) { Add("spilled", form, num_tokens, metric, {value}); };
+    add("tokens_per_s", timing->tokens_per_s);
+    add("memory_tokens_per_s", timing->memory_tokens_per_s);
+    add("read_bytes", timing->read_bytes);
+    add("wait_ms", timing->wait_ms);
+    add("spilled_tokens", double(timing->spilled_tokens));
+    add("budget_bytes", double(timing->budget_bytes));
+    return {};
   }
 
   Status MeasureChats(Form form, int64_t num_prefix_tokens) {
