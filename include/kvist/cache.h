@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,6 +29,18 @@ struct ModelIdentity {
   std::array<uint64_t, 2> fingerprint = {};  // of the weights, and of whatever else the numbers depend on
 };
 
+// Of CacheOptions::reuses_moved_chunks.
+struct MovedChunkOptions {
+  // A chunk is used when at least so many tokens of the prompt are stored one after another, the recomputed ones
+  // included. Of those with fewer than 2 * block_tokens - 1 only some are found.
+  int64_t min_tokens = 64;
+  // The first tokens of each chunk are computed anew all the same: they lack the most of what precedes them
+  // (docs/tiers.md has what it helps; the idea is EPIC's, arXiv 2410.15332). 0 to min_tokens - 1.
+  int64_t recomputed_tokens = 16;
+
+  Status Validate() const;  // kInvalidArgument
+};
+
 struct CacheOptions {
   // Quantised codecs apply to blocks that are old enough (sealed); the others are stored in OpenForm(form).
   Form form;
@@ -41,6 +54,12 @@ struct CacheOptions {
   // Sequences find each other's blocks by their tokens (Sequence::Reuse), and blocks of ended sequences stay as idle
   // prefixes until the budget is wanted for something else.
   bool shares_prefixes = false;
+  // Sequences may also go on with blocks that were computed behind other tokens, at another position, as for a document
+  // behind another beginning (Sequence::FindMoved). That is an APPROXIMATION: their keys and values were computed with
+  // those other tokens in view (prompt cache: arXiv 2311.04934; CacheBlend: 2405.16444; EPIC: 2410.15332). Answers may
+  // change, and depend on what happens to be stored. Needs shares_prefixes.
+  bool reuses_moved_chunks = false;
+  MovedChunkOptions moved_chunks = {};
   // Where prefixes and sessions go when memory is short and stay when the process ends, the faster ones first:
   // "disk:PATH,size=8G", "redis://host:port,ttl=3600" (docs/tiers.md). They need shares_prefixes and a model.
   std::vector<std::string> tiers = {};
@@ -87,6 +106,12 @@ struct Worker {
   int count = 1;
 };
 
+// Stored tokens that go on as a prompt does, whatever precedes them.
+struct MovedChunk {
+  int64_t position = 0;    // where Sequence::ReuseMoved goes on with them
+  int64_t num_tokens = 0;  // from there on
+};
+
 struct ResumedSession;
 struct SessionInfo {
   std::string name;
@@ -118,8 +143,8 @@ class Cache {
   Status Save(const std::string& name, const Sequence& sequence, std::span<const std::byte> notes = {});
   // The session with as much of its sequence as can be used: all of it as a rule. What is missing, because the model or
   // the form is another now or because stored bytes are damaged (reuse.reason), is to be computed from its tokens; so
-  // is what follows tokens that had been removed. What memory has no room for stays in the tier, spilled.
-  // kNotFound; kCorrupt; kUnsupported for one that a newer version saved.
+  // is what follows tokens that had been removed, and a chunk of another position and all after it. What memory has no
+  // room for stays in the tier, spilled. kNotFound; kCorrupt; kUnsupported for one that a newer version saved.
   Result<ResumedSession> Resume(const std::string& name);
   Status RemoveSession(const std::string& name);  // kNotFound
   Result<std::vector<SessionInfo>> ListSessions();
@@ -179,6 +204,22 @@ class Sequence {
   // again.
   // Changes nothing and says so where the cache does not share prefixes or tokens were removed from the sequence.
   ReuseReport Reuse(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX, bool may_spill = false);
+
+  // Where CacheOptions::reuses_moved_chunks is set, the next position of the prompt, which the sequence begins with,
+  // from which on stored tokens go on as it does, up to max_tokens at most; at any offset, of running sequences and
+  // idle prefixes of the same salt, model and form, whatever they stood behind. Only what is in memory counts, in all
+  // layers. The position is after the tokens that are to be recomputed. Changes nothing and holds nothing: the chunk
+  // may be gone when the position is reached. Cost: up to 50 ns a token of the prompt.
+  std::optional<MovedChunk> FindMoved(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX) const;
+  // At that position: goes on with the chunk, by reference; returns the tokens, 0 when there is none any more. An
+  // APPROXIMATION: keys and values are those that were computed behind other tokens; queries are turned back by the
+  // difference of positions, nothing is rewritten. From the position on nothing of the sequence is offered to others or
+  // stored in a session, until it is truncated to before it: as after Remove.
+  int64_t ReuseMoved(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX);
+
+  // Whether some of the tokens were computed with others in view than those before them: after ReuseMoved, and after
+  // Remove of what was not the end.
+  bool is_approximate() const;
 
   // Makes room for the tokens at positions num_tokens() and on. Allocates blocks, and copies the open block when it is
   // shared (copy-on-write). kOutOfMemory when the budget is used up, kOutOfRange past the capacity of a static

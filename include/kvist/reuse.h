@@ -39,6 +39,11 @@ struct ReuseReport {
   int64_t shared_tokens = 0;  // in memory: blocks of other sequences, or of ended ones
   std::vector<FromTier> loaded;
   int64_t spilled_tokens = 0;  // stay in the disk tier, where every step reads them
+  // In memory, computed at another position behind other tokens (Sequence::ReuseMoved): counted by whoever attached
+  // them, as the engine does. What follows them is an approximation.
+  int64_t moved_tokens = 0;
+  int64_t moved_chunks = 0;
+  bool is_approximate = false;  // because of these, or of such tokens among its own (Sequence::is_approximate)
   MissReason reason = MissReason::kNone;
   int64_t miss_position = 0;          // of the first token that was not found
   std::optional<Token> wanted_token;  // kOtherToken: what the prompt has there

@@ -390,8 +390,9 @@ void AppendRows(const LayerView& layer, int64_t first_position, const float* key
   const auto refs = layer.table.refs();
   auto first = std::ranges::upper_bound(refs, first_position, {}, &BlockRef::end_position);
   if (layer.table.sealed_pool() != nullptr) {
-    for (auto ref = refs.end(); ref != refs.begin() && !(ref - 1)->is_sealed; --ref)
-      if ((ref - 1)->sealing) first = std::min(first, ref - 1);
+    const auto unsettled = refs.subspan(layer.table.first_unsettled_ref());
+    const auto sealing = std::ranges::find_if(unsettled, [](const BlockRef& ref) { return ref.sealing.has_value(); });
+    first = std::min(first, refs.begin() + (refs.size() - unsettled.size()) + (sealing - unsettled.begin()));
   }
   const int num_kv_heads = layer.geometry.num_kv_heads;
   const auto num_units = int(refs.end() - first) * num_kv_heads;

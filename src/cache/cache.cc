@@ -31,6 +31,11 @@ Status CheckTiers(const CacheOptions& options) {
               "tiers need the model's fingerprint, so that no other model's keys are ever used; set model.fingerprint");
 }
 
+Status CheckMovedChunks(const CacheOptions& options) {
+  if (options.shares_prefixes) return options.moved_chunks.Validate();
+  return Fail(ErrorCode::kInvalidArgument, "reuses_moved_chunks needs shares_prefixes; set it");
+}
+
 Result<std::unique_ptr<BlockPool>> OpenPool(const BlockLayout& layout, MemoryBudget& budget) {
   const size_t max_blocks = std::max<size_t>(1, budget.limit_bytes() / layout.block_bytes);
   return BlockPool::Open(layout.block_bytes, max_blocks, &budget);
@@ -42,6 +47,7 @@ Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const 
   KVIST_TRY_VOID(geometry.Validate());
   KVIST_TRY_VOID(options.growth.Validate());
   KVIST_TRY_VOID(options.sealing.Validate());
+  if (options.reuses_moved_chunks) KVIST_TRY_VOID(CheckMovedChunks(options));
   KVIST_TRY(const std::vector<Form> forms, FormsOfLayers(geometry, options));
   KVIST_TRY(const Kernels* kernels, ChooseKernels());
   const size_t budget_bytes = options.budget_bytes != 0 ? options.budget_bytes : PhysicalBytes() / 8 * 7;

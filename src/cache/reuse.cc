@@ -31,7 +31,7 @@ const char* MissReasonName(MissReason reason) {
 }
 
 int64_t ReuseReport::num_tokens() const {
-  int64_t num_tokens = own_tokens + shared_tokens + spilled_tokens;
+  int64_t num_tokens = own_tokens + shared_tokens + spilled_tokens + moved_tokens;
   for (const FromTier& from : loaded) num_tokens += from.tokens;
   return num_tokens;
 }

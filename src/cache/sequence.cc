@@ -212,6 +212,17 @@ ReuseReport Sequence::Reuse(std::span<const Token> prompt, int64_t max_tokens, b
   return state_->Reuse(prompt, std::min(max_tokens, std::ssize(prompt)), {.may_spill = may_spill});
 }
 
+std::optional<MovedChunk> Sequence::FindMoved(std::span<const Token> prompt, int64_t max_tokens) const {
+  return state_->FindMoved(prompt.first(size_t(std::min(max_tokens, std::ssize(prompt)))));
+}
+int64_t Sequence::ReuseMoved(std::span<const Token> prompt, int64_t max_tokens) {
+  return state_->ReuseMoved(prompt.first(size_t(std::min(max_tokens, std::ssize(prompt)))));
+}
+
+bool Sequence::is_approximate() const {
+  return state_->num_tokens > state_->end_of_prefix;
+}
+
 Status Sequence::Prepare(std::span<const Token> tokens) {
   if (tokens.empty()) return Fail(ErrorCode::kInvalidArgument, "a step needs at least one token");
   state_->ForgetStep();

@@ -30,7 +30,8 @@ PrefixIndex::Entry Sequence::State::EntryOf(int64_t block_index) const {
           .parent = DigestBefore(block_index),
           .position = begin,
           .tokens = {of_block.begin(), of_block.end()},
-          .blocks = {}};
+          .blocks = {},
+          .root = content_root()};
 }
 
 void Sequence::State::ShareBlock(const PrefixIndex::Entry& entry, size_t group, size_t ref_index) {
@@ -74,7 +75,8 @@ std::vector<Digest> Sequence::State::ShareAll() {
                                  .parent = DigestBefore(num_shared_blocks),
                                  .position = begin,
                                  .tokens = {of_tail.begin(), of_tail.end()},
-                                 .blocks = {}};
+                                 .blocks = {},
+                                 .root = {}};
   for (size_t group = 0; group < tables.size(); ++group) {
     const auto ref_index = tables[group].FindRef(begin, int32_t(of_tail.size()));
     if (ref_index && !tables[group].refs()[*ref_index].is_sealed) ShareBlock(entry, group, *ref_index);
@@ -202,6 +204,7 @@ std::vector<TierStore::Wanted> Sequence::State::MissingBlocks(const Run& run, st
     if (num_in_block < block_tokens && !with_tail) break;
     const auto of_block = prompt.subspan(size_t(i * block_tokens), size_t(num_in_block));
     TierStore::Wanted one{ChildDigest(before, of_block), before, i * block_tokens, of_block, {}};
+    if (num_in_block == block_tokens) one.root = content_root();
     const auto in_run = size_t(i - run.first_block);
     for (size_t group = 0; group < tables.size(); ++group) {
       const bool is_there = in_run < run.blocks.size()

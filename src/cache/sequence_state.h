@@ -76,6 +76,15 @@ struct Sequence::State {
   void ExplainMiss(std::span<const Token> prompt, ReuseReport& report) const;
   void AttachRun(const Run& run, size_t num_blocks, int64_t end_position);
 
+  // --- sequence_moved.cc ---
+  // What its blocks are found by beside their tokens, where they may be reused at another position.
+  std::optional<Digest> content_root() const;
+  std::optional<PrefixIndex::Chunk> FindChunk(std::span<const Token> prompt, int64_t first_position,
+                                              int64_t last_position) const;
+  std::optional<MovedChunk> FindMoved(std::span<const Token> prompt) const;
+  int64_t ReuseMoved(std::span<const Token> prompt);
+  void AttachChunk(const PrefixIndex::Chunk& chunk, std::span<const Token> prompt);
+
   // --- sequence_spill.cc ---
   Status Spill(int64_t num_more_tokens);
   struct Candidate {  // a block that may be spilled
@@ -120,7 +129,7 @@ struct Sequence::State {
   Digest root;                                  // before the first token
   std::vector<Digest> chain;                    // [block] of full ones that depend on nothing but tokens before them
   int64_t num_shared_blocks = 0;                // of these, that the index was offered
-  int64_t end_of_prefix = INT64_MAX;            // tokens from here on were computed with removed ones in view
+  int64_t end_of_prefix = INT64_MAX;            // tokens from here on were computed with others in view
   std::vector<ExpectedBlocks> expected_blocks;  // [group] that the pools were told to expect for this sequence
 };
 

@@ -302,7 +302,8 @@ void TierStore::OfferLoaded(std::span<const Wanted> wanted, std::span<const Plac
   for (const Place& place : places) {
     if (place.is_loaded) {
       const Wanted& of = wanted[place.wanted_index];
-      const PrefixIndex::Entry entry{of.digest, of.parent, of.position, {of.tokens.begin(), of.tokens.end()}, {}};
+      const PrefixIndex::Entry entry{of.digest, of.parent, of.position, {of.tokens.begin(), of.tokens.end()},
+                                     {},        of.root};
       core_->prefixes->Offer(entry, place.group, place.block);
       continue;
     }

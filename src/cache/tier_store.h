@@ -36,6 +36,7 @@ class TierStore {
     int64_t position = 0;
     std::span<const Token> tokens;
     std::vector<std::optional<bool>> sealed;  // [group] the form wanted first; nothing: the group's is not needed
+    std::optional<Digest> root = {};          // as that of a PrefixIndex::Entry
     int64_t end_position() const { return position + std::ssize(tokens); }
   };
   struct Fetched {

@@ -17,7 +17,8 @@ BlockTable::BlockTable(const BlockTable& other)
       block_tokens_(other.block_tokens_),
       refs_(other.refs_),
       num_dropped_refs_(other.num_dropped_refs_),
-      end_position_(other.end_position_) {
+      end_position_(other.end_position_),
+      has_open_before_sealed_(other.has_open_before_sealed_) {
   for (const BlockRef& ref : refs_) AddReferences(ref);
 }
 
@@ -28,7 +29,8 @@ BlockTable::BlockTable(BlockTable&& other) noexcept
       block_tokens_(other.block_tokens_),
       refs_(std::exchange(other.refs_, {})),
       num_dropped_refs_(other.num_dropped_refs_),
-      end_position_(other.end_position_) {}
+      end_position_(other.end_position_),
+      has_open_before_sealed_(other.has_open_before_sealed_) {}
 
 BlockTable::~BlockTable() {
   for (const BlockRef& ref : refs_) ReleaseBlocks(ref);
@@ -60,6 +62,10 @@ int64_t BlockTable::NumNewestOpenBlocks() const {
   int64_t num_blocks = 0;
   while (num_blocks < std::ssize(refs_) && !refs_[refs_.size() - 1 - size_t(num_blocks)].is_sealed) ++num_blocks;
   return num_blocks;
+}
+
+size_t BlockTable::first_unsettled_ref() const {
+  return has_open_before_sealed_ ? 0 : refs_.size() - size_t(NumNewestOpenBlocks());
 }
 
 int64_t BlockTable::newest_open_position() const {
@@ -139,7 +145,6 @@ size_t BlockTable::GrowInto(FreshBlocks fresh, int64_t num_tokens) {
     num_tokens -= num_slots;
     end_position_ += num_slots;
   }
-  // Blocks are sealed in order: those that still can be are newer than all that are.
   for (size_t i = refs_.size(); i-- > 0 && !fresh.sealed.empty();) {
     if (!IsToBeSealed(refs_[i], i + 1 == refs_.size(), end_position_)) continue;
     refs_[i].sealing = fresh.sealed.back();
@@ -158,7 +163,8 @@ bool BlockTable::IsToBeSealed(const BlockRef& ref, bool is_last, int64_t end_pos
 int64_t BlockTable::NumBlocksToSeal(int64_t num_tokens) const {
   const int64_t end_position = end_position_ + num_tokens, in_tail = std::min(TailRoom(), num_tokens);
   int64_t num_blocks = 0;
-  for (size_t i = refs_.size(); i-- > 0 && !refs_[i].is_sealed;) {
+  const size_t first = first_unsettled_ref();
+  for (size_t i = refs_.size(); i-- > first;) {
     BlockRef ref = refs_[i];
     const bool is_tail = i + 1 == refs_.size();
     if (is_tail) ref.num_slots += int32_t(in_tail);
@@ -174,7 +180,8 @@ int64_t BlockTable::NumBlocksToSeal(int64_t num_tokens) const {
 std::vector<size_t> BlockTable::FinishSealing() {
   std::vector<size_t> sealed;
   if (sealed_pool_ == nullptr) return sealed;
-  for (size_t i = refs_.size(); i-- > 0 && !refs_[i].is_sealed;) {
+  const size_t first = first_unsettled_ref();
+  for (size_t i = refs_.size(); i-- > first;) {
     BlockRef& ref = refs_[i];
     if (!ref.sealing) continue;
     open_pool_->Release(ref.block);
@@ -187,7 +194,8 @@ std::vector<size_t> BlockTable::FinishSealing() {
 
 void BlockTable::ForgetSealing() {
   if (sealed_pool_ == nullptr) return;
-  for (size_t i = refs_.size(); i-- > 0 && !refs_[i].is_sealed;)
+  const size_t first = first_unsettled_ref();
+  for (size_t i = refs_.size(); i-- > first;)
     if (const auto block = std::exchange(refs_[i].sealing, std::nullopt)) sealed_pool_->Release(*block);
 }
 
@@ -199,6 +207,8 @@ void BlockTable::CopyTailInto(BlockId fresh) {
 
 void BlockTable::Attach(const BlockRef& ref) {
   KVIST_CHECK(ref.position == end_position_ && ref.num_slots > 0);
+  const bool is_after_open = !refs_.empty() && !refs_.back().is_sealed;
+  if (ref.is_sealed && is_after_open && refs_.back().position >= sealing_.sink_tokens) has_open_before_sealed_ = true;
   refs_.push_back(ref);
   end_position_ += ref.num_slots;
 }

@@ -93,6 +93,7 @@ class BlockTable {
   std::optional<size_t> FindRef(int64_t position, int32_t num_slots) const;
   int64_t begin_position() const { return refs_.empty() ? end_position_ : refs_.front().position; }
   int64_t end_position() const { return end_position_; }
+  size_t first_unsettled_ref() const;    // no ref before it will ever be sealed that is not yet
   int64_t NumNewestOpenBlocks() const;   // at the end, after the last sealed one
   int64_t newest_open_position() const;  // where these begin
   BlockPool* open_pool() const { return open_pool_; }
@@ -116,6 +117,8 @@ class BlockTable {
   std::vector<BlockRef> refs_;
   int64_t num_dropped_refs_ = 0;
   int64_t end_position_ = 0;
+  // Blocks are sealed in order, but a sealed one may have been attached behind others that are still open.
+  bool has_open_before_sealed_ = false;
 };
 
 }  // namespace kvist

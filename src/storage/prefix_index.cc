@@ -64,27 +64,30 @@ std::optional<PrefixIndex::Entry> PrefixIndex::Find(const Digest& digest, std::s
 
 std::optional<PrefixIndex::Entry> PrefixIndex::FindPart(const Digest& parent, std::span<const Token> tokens) {
   const Lock lock(mutex_);
-  const auto children = children_.find(parent);
-  if (children == children_.end()) return std::nullopt;
-  Node* best = nullptr;
-  int64_t most = 0;
-  for (const Digest& child : children->second) {
-    Node& node = nodes_.at(child);
-    const int64_t num_common = node.num_blocks == 0 ? 0 : NumCommon(node.entry.tokens, tokens);
-    if (num_common > most) {
-      best = &node;
-      most = num_common;
-    }
-  }
+  Node* const best = MostCommonChild(parent, tokens, 1, lock).first;
   if (best == nullptr) return std::nullopt;
   return Take(*best, lock);
 }
 
-PrefixIndex::Node& PrefixIndex::AddNode(const Entry& entry, const Lock&) {
+std::pair<PrefixIndex::Node*, int64_t> PrefixIndex::MostCommonChild(const Digest& parent, std::span<const Token> tokens,
+                                                                    size_t min_blocks, const Lock&) {
+  std::pair<Node*, int64_t> best{nullptr, 0};
+  const auto children = children_.find(parent);
+  if (children == children_.end()) return best;
+  for (const Digest& child : children->second) {
+    Node& node = nodes_.at(child);
+    const int64_t num_common = node.num_blocks < min_blocks ? 0 : NumCommon(node.entry.tokens, tokens);
+    if (num_common > best.second) best = {&node, num_common};
+  }
+  return best;
+}
+
+PrefixIndex::Node& PrefixIndex::AddNode(const Entry& entry, const Lock& lock) {
   const auto [place, is_new] = nodes_.try_emplace(entry.digest);
   Node& node = place->second;
   if (is_new) {
     node.entry = entry;
+    node.entry.root.reset();
     node.entry.blocks.assign(pools_.size(), std::nullopt);
     node.uses.assign(pools_.size(), uses_.end());
     children_[entry.parent].push_back(entry.digest);
@@ -92,6 +95,7 @@ PrefixIndex::Node& PrefixIndex::AddNode(const Entry& entry, const Lock&) {
   } else if (node.num_blocks == 0) {
     ghosts_.erase(node.ghost);
   }
+  AddContent(node, entry.root, lock);
   return node;
 }
 
@@ -169,7 +173,7 @@ bool PrefixIndex::DropBlock(std::list<Use>::iterator use, const Lock& lock) {
   return is_last;
 }
 
-void PrefixIndex::ForgetOldGhosts(const Lock&) {
+void PrefixIndex::ForgetOldGhosts(const Lock& lock) {
   while (ghosts_.size() > kMaxGhosts) {
     const auto node = nodes_.find(ghosts_.back());
     const auto siblings = children_.find(node->second.entry.parent);
@@ -179,6 +183,7 @@ void PrefixIndex::ForgetOldGhosts(const Lock&) {
       if (--beginning->second == 0) beginnings_.erase(beginning);
     }
     if (siblings->second.empty()) children_.erase(siblings);
+    RemoveContent(node->second, lock);
     nodes_.erase(node);
     ghosts_.pop_back();
   }

@@ -4,10 +4,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/address_range.h"
+#include "storage/rolling_hash.h"
 
 namespace kvist {
 namespace {
@@ -158,6 +161,103 @@ TEST_CASE("prefix index: what was evicted is forgotten some time") {
   }
   CHECK_FALSE(rig.index.Explain({}, first.tokens)->was_evicted);
   CHECK(rig.index.Explain({}, std::vector<Token>{16999})->was_evicted);
+}
+
+// Texts of blocks of four tokens.
+struct ChunkRig : Rig {
+  PrefixIndex::ChunkQuery Query(std::span<const Token> prompt, int64_t min_tokens) const {
+    return {.root = root,
+            .prompt = prompt,
+            .block_tokens = 4,
+            .first_position = 0,
+            .last_position = std::ssize(prompt),
+            .min_tokens = min_tokens};
+  }
+  // In the first group, or in both.
+  void Store(const std::vector<Token>& text, bool in_both = true) {
+    Digest parent = root;
+    for (int64_t i = 0; i < std::ssize(text); i += 4) {
+      const auto end = std::min(i + 4, std::ssize(text));
+      auto entry = Entry(parent, {text.begin() + i, text.begin() + end}, i);
+      if (end - i == 4) entry.root = root;
+      index.Offer(entry, 0, NewOpen());
+      if (in_both) index.Offer(entry, 1, NewOpen());
+      parent = entry.digest;
+    }
+  }
+  // Where the chunk is in the prompt, how long it is, and by how much it has moved.
+  std::vector<int64_t> Find(const PrefixIndex::ChunkQuery& query) {
+    const auto chunk = index.FindChunk(query);
+    if (!chunk) return {};
+    index.ReleaseChunk(*chunk);
+    return {chunk->position, chunk->num_tokens, chunk->delta()};
+  }
+  const Digest root = ChildDigest({}, std::vector<Token>{-1});
+};
+
+TEST_CASE("prefix index: a chunk is found at any offset, with the parts of blocks at its ends") {
+  ChunkRig rig;
+  rig.Store({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14});
+  const std::vector<Token> prompt = {90, 4, 5, 6, 7, 8, 9, 10, 91, 92};
+  CHECK(rig.Find(rig.Query(prompt, 7)) == std::vector<int64_t>{1, 7, -2});
+  CHECK(rig.Find(rig.Query(prompt, 8)).empty());
+  CHECK(rig.Find(rig.Query(std::span(prompt).first(7), 6)) == std::vector<int64_t>{1, 6, -2});
+  const std::vector<Token> at_the_end = {9, 10, 11, 12, 13, 14, 15};
+  CHECK(rig.Find(rig.Query(at_the_end, 6)) == std::vector<int64_t>{0, 6, -8});
+  PrefixIndex::ChunkQuery query = rig.Query(prompt, 5);
+  query.last_position = 0;
+  CHECK(rig.Find(query).empty());
+  query.first_position = query.last_position = 2;
+  CHECK(rig.Find(query) == std::vector<int64_t>{2, 6, -2});
+  query.root = {};
+  CHECK(rig.Find(query).empty());
+  CHECK(rig.Find(rig.Query(std::span(prompt).first(3), 1)).empty());
+}
+
+TEST_CASE("prefix index: of texts with the same block the one with the longest chunk is taken") {
+  ChunkRig rig;
+  rig.Store({1, 2, 3, 4, 5, 6, 7, 8, 9});
+  rig.Store({0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12});
+  rig.Store({7, 7, 7, 7, 1, 2, 3, 4, 5});
+  const std::vector<Token> prompt = {9, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11};
+  CHECK(rig.Find(rig.Query(prompt, 4)) == std::vector<int64_t>{1, 10, -3});
+}
+
+TEST_CASE("prefix index: no chunk is of blocks that a group has not, or that are gone") {
+  ChunkRig rig;
+  const std::vector<Token> text = {1, 2, 3, 4, 5, 6, 7, 8}, other = {11, 12, 13, 14};
+  rig.Store(text, false);
+  CHECK(rig.Find(rig.Query(text, 4)).empty());
+  rig.Store(text);
+  rig.Store(other);
+  CHECK(rig.Find(rig.Query(text, 4)) == std::vector<int64_t>{0, 8, 0});
+  CHECK(rig.Find(rig.Query(other, 4)).size() == 3);  // used last
+  rig.index.Evict(2 * PageBytes(), kKeepNone);
+  CHECK(rig.Find(rig.Query(text, 8)).empty());
+  rig.index.Evict(100 * PageBytes(), kKeepNone);
+  CHECK(rig.Find(rig.Query(other, 4)).empty());
+  CHECK(rig.num_live() == 0);
+  rig.Store(text);
+  CHECK(rig.Find(rig.Query(text, 8)).size() == 3);
+}
+
+TEST_CASE("prefix index: another block with the same hash is no chunk") {
+  ChunkRig rig;
+  rig.Store({1, 2, 3, 4});
+  const std::vector<Token> other = {1, 3, 3 - Token(RollingHash::kBase), 4};
+  REQUIRE(RollingHash(other).value() == RollingHash(std::vector<Token>{1, 2, 3, 4}).value());
+  CHECK(rig.Find(rig.Query(other, 4)).empty());
+}
+
+TEST_CASE("prefix index: a hash that has moved on is the hash of where it is") {
+  std::vector<Token> text;
+  for (int i = 0; i < 50; ++i) text.push_back(i * 7919 % 1000 - 500);
+  const std::span<const Token> all = text;
+  RollingHash hash(all.first(8));
+  for (size_t i = 0; i + 8 < text.size(); ++i) {
+    CHECK(hash.value() == RollingHash(all.subspan(i, 8)).value());
+    hash.Move(text[i], text[i + 8]);
+  }
 }
 
 }  // namespace

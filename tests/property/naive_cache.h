@@ -198,8 +198,9 @@ class NaiveSequence {
   int64_t num_tokens() const { return int64_t(tokens_.size()); }
   const std::vector<Token>& tokens() const { return tokens_; }
 
-  void Add(const StepData& step) {
-    for (size_t t = 0; t < step.tokens.size(); ++t) rotated_to_.push_back(num_tokens() + int64_t(t));
+  // delta: the tokens' positions less those that their keys are rotated to.
+  void Add(const StepData& step, int64_t delta = 0) {
+    for (size_t t = 0; t < step.tokens.size(); ++t) rotated_to_.push_back(num_tokens() + int64_t(t) - delta);
     tokens_.insert(tokens_.end(), step.tokens.begin(), step.tokens.end());
     for (size_t i = 0; i < keys_.size(); ++i) {
       const auto keys = Stored(form_.k, step.keys[i]), values = Stored(form_.v, step.values[i]);
