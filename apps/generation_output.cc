@@ -28,6 +28,7 @@ Json GenerationJson(const char* command, const Generation& generation, const Gen
   Json params = ModelParams(arguments.model, loaded);
   params["max_tokens"] = arguments.options.max_tokens;
   params["temperature"] = arguments.options.sampler.temperature;
+  params["reuse_moved"] = arguments.model.reuses_moved_chunks;
   params["seed"] = arguments.options.sampler.seed;
   Json object = {{"command", command},
                  {"impl", "kvist"},

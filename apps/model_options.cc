@@ -104,6 +104,7 @@ Result<LoadedModel> LoadModel(const ModelArguments& arguments) {
   KVIST_TRY(LoadedModel loaded, LoadModelOnly(arguments));
   CacheOptions options{.form = form, .budget_bytes = arguments.kv_memory_bytes, .growth = growth};
   options.shares_prefixes = arguments.shares_prefixes;
+  options.reuses_moved_chunks = arguments.reuses_moved_chunks;
   options.tiers = arguments.tiers;
   options.model.name = ModelName(loaded);
   if (!options.tiers.empty()) {  // it reads the whole file

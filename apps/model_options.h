@@ -24,6 +24,7 @@ struct ModelArguments {
   size_t kv_memory_bytes = 0;
   std::string growth = "exact";
   bool shares_prefixes = false;
+  bool reuses_moved_chunks = false;
   std::vector<std::string> tiers = {};
 };
 void AddModelOptions(CLI::App* command, ModelArguments* arguments);

@@ -71,6 +71,10 @@ std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer) {
                   BytesText(double(from.bytes)).c_str(), from.seconds * 1e3);
   }
   if (reuse.spilled_tokens > 0) text += Print(", %lld stay on disk", Long(reuse.spilled_tokens));
+  if (reuse.moved_tokens > 0) {
+    text += Print(", %lld in %lld chunks from another position", Long(reuse.moved_tokens), Long(reuse.moved_chunks));
+  }
+  if (reuse.is_approximate) text += " (the answer is approximate)";
   if (reuse.reason == MissReason::kNone) return text + "\n";
   text += Print("; no more at token %lld: %s", Long(reuse.miss_position), MissReasonName(reuse.reason));
   const auto quoted = [&](Token token) {
@@ -90,6 +94,9 @@ Json ReuseJson(const ReuseReport& reuse) {
           {"shared_tokens", reuse.shared_tokens},
           {"loaded", loaded},
           {"spilled_tokens", reuse.spilled_tokens},
+          {"moved_tokens", reuse.moved_tokens},
+          {"moved_chunks", reuse.moved_chunks},
+          {"approximate", reuse.is_approximate},
           {"reason", MissReasonName(reuse.reason)},
           {"miss_position", reuse.miss_position},
           {"wanted_token", reuse.wanted_token ? Json(*reuse.wanted_token) : Json()},

@@ -8,6 +8,7 @@ namespace kvist {
 
 int64_t ActiveRequest::Admit(Cache& cache) {
   is_frugal_ = false;
+  moved_ = {};
   sequence_.emplace(cache.Begin(salt_));
   ReuseReport report = sequence_->Reuse(text.tokens(), text.num_tokens() - 1);
   if (!admitted_at_) {
@@ -20,6 +21,7 @@ int64_t ActiveRequest::Admit(Cache& cache) {
 
 void ActiveRequest::StartOver(Cache& cache) {
   is_frugal_ = true;
+  moved_ = {};
   sequence_.emplace(cache.Begin(salt_));
 }
 
@@ -28,6 +30,13 @@ int64_t ActiveRequest::ReuseMore() {
   sequence_->Reuse(text.tokens(), text.num_tokens() - 1);
   CountReused(num_stored() - num_before);
   return num_stored() - num_before;
+}
+
+int64_t ActiveRequest::TakeMoved() {
+  const int64_t num_tokens = moved_.Take(*sequence_, reusable_tokens());
+  moved_.CountInto(first_reuse_, *sequence_);
+  CountReused(num_tokens);
+  return num_tokens;
 }
 
 void ActiveRequest::CountReused(int64_t num_tokens) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/continuation.h"
+#include "engine/moved_reuse.h"
 #include "kvist/cache.h"
 
 namespace kvist {
@@ -38,6 +39,12 @@ class ActiveRequest {
   void StartOver(Cache& cache);
   // Takes what other sequences have stored meanwhile; returns how many tokens that was.
   int64_t ReuseMore();
+  // Goes on with stored chunks of the text that were computed at another position; returns how many tokens.
+  int64_t TakeMoved();
+  // Where a step that would end there has to end, because the next of these begins.
+  int64_t StepEnd(int64_t end) const { return moved_.StepEnd(end); }
+  // Tokens before it are going to be found by others whose text begins alike.
+  int64_t end_of_prefix() const { return moved_.end_of_prefix(); }
 
   Sequence& sequence() { return *sequence_; }
   // Tokens in the sequence, 0 without one.
@@ -67,6 +74,7 @@ class ActiveRequest {
   std::optional<Clock::time_point> admitted_at_;  // first
   Clock::time_point first_token_at_{};
   ReuseReport first_reuse_;
+  MovedReuse moved_;
 };
 
 // Requests in the order in which they stand.

@@ -9,11 +9,17 @@
 
 #include "engine/continuation.h"
 #include "engine/limits.h"
+#include "engine/moved_reuse.h"
 
 namespace kvist {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// The last token of a prompt is always computed: its logits say what comes next.
+std::span<const Token> ReusableTokens(std::span<const Token> prompt) {
+  return prompt.first(prompt.size() - 1);
+}
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -24,19 +30,30 @@ double SecondsSince(Clock::time_point start) {
 // One call of Generate.
 class Generator::Run {
  public:
-  Run(Generator& generator, const GenerateEvents& events, Continuation text)
-      : generator_(generator), sequence_(generator.sequence_), events_(events), text_(std::move(text)) {}
+  Run(Generator& generator, const GenerateEvents& events, Continuation text, ReuseReport reuse)
+      : generator_(generator),
+        sequence_(generator.sequence_),
+        events_(events),
+        text_(std::move(text)),
+        reuse_(std::move(reuse)) {}
 
   Result<Generation> Go() {
     text_.stats().reused_tokens = sequence_.num_tokens();
     KVIST_TRY_VOID(CheckPromptFits(*generator_.cache_, text_.num_prompt_tokens(), kPrefillTokens));
     KVIST_TRY(const bool is_computed, Prefill());
-    if (!is_computed) return text_.Finish(FinishReason::kCancelled);
+    if (!is_computed) return Finish(FinishReason::kCancelled);
     KVIST_TRY(const FinishReason reason, Decode());
-    return text_.Finish(reason);
+    return Finish(reason);
   }
 
  private:
+  Generation Finish(FinishReason reason) {
+    moved_.CountInto(reuse_, sequence_);
+    Generation generation = text_.Finish(reason);
+    generation.reuse = std::move(reuse_);
+    return generation;
+  }
+
   bool IsCancelled() const { return events_.cancel != nullptr && *events_.cancel; }
 
   // True when the whole prompt is in the sequence, false when it was cancelled.
@@ -46,6 +63,7 @@ class Generator::Run {
     const LogitsWanted at_the_end = text_.wants_output() ? LogitsWanted::kLast : LogitsWanted::kNone;
     while (sequence_.num_tokens() < num_prompt_tokens) {
       if (IsCancelled()) return false;
+      text_.stats().reused_tokens += moved_.Take(sequence_, ReusableTokens(text_.tokens()));
       if (events_.on_prefill) events_.on_prefill(sequence_.num_tokens(), num_prompt_tokens);
       KVIST_TRY_VOID(ComputePiece(num_prompt_tokens, at_the_end));
       text_.stats().prefill_s = SecondsSince(start);
@@ -56,7 +74,7 @@ class Generator::Run {
 
   // The next piece of the tokens before `end`; or fewer tokens than there were, when spilled ones were lost.
   Status ComputePiece(int64_t end, LogitsWanted at_the_end) {
-    const int64_t begin = sequence_.num_tokens(), piece_end = PrefillStepEnd(begin, end);
+    const int64_t begin = sequence_.num_tokens(), piece_end = moved_.StepEnd(PrefillStepEnd(begin, end));
     const auto start = Clock::now();
     KVIST_TRY(const bool is_computed, Step(begin, piece_end, piece_end == end ? at_the_end : LogitsWanted::kNone));
     if (!is_computed) return {};
@@ -112,6 +130,8 @@ class Generator::Run {
   Sequence& sequence_;
   const GenerateEvents& events_;
   Continuation text_;
+  ReuseReport reuse_;
+  MovedReuse moved_;
   std::span<const float> logits_;
   int num_losses_ = 0;
 };
@@ -124,15 +144,12 @@ Result<Generation> Generator::Generate(std::span<const Token> prompt, const Gene
   KVIST_TRY_VOID(CheckRequest(*model_, *cache_, prompt, options));
   KVIST_TRY(Continuation text,
             Continuation::Open(tokenizer_, prompt, options, events.on_text, MaxTextTokens(*model_, *cache_)));
-  const ReuseReport reuse = KeepCommonPrefix(prompt);
-  KVIST_TRY(Generation generation, Run(*this, events, std::move(text)).Go());
-  generation.reuse = reuse;
-  return generation;
+  ReuseReport reuse = KeepCommonPrefix(prompt);
+  return Run(*this, events, std::move(text), std::move(reuse)).Go();
 }
 
 ReuseReport Generator::KeepCommonPrefix(std::span<const Token> prompt) {
-  // The last token of the prompt is always computed: its logits say what comes next.
-  const auto comparable = prompt.first(prompt.size() - 1);
+  const auto comparable = ReusableTokens(prompt);
   const auto common = std::ranges::mismatch(sequence_.tokens(), comparable).in2 - comparable.begin();
   // Layers with a sliding window may no longer hold what the prompt's next token sees.
   if (common < sequence_.num_tokens() && !sequence_.Truncate(common)) Forget();

@@ -52,7 +52,7 @@ struct SchedulerStats {
 struct Finished {
   RequestId id = 0;
   Result<Generation> generation;
-  ReuseReport reuse = {};  // of the prompt, when it was first admitted
+  ReuseReport reuse = {};  // of the prompt, when it was first admitted; chunks of another position, of all times
 };
 
 // Runs many requests through one model at once (continuous batching, prompts in pieces between the tokens of others),
@@ -64,7 +64,8 @@ struct Finished {
 // on. One that has more tokens than the memory holds runs alone, spilled to the disk tier if there is one; a request
 // fails only when that is impossible.
 // Requests whose prompts begin alike compute the common part once: who comes second waits for the first's blocks.
-// The text of a request is the same to the last bit whatever else runs, in lossless forms. Of its GenerationStats,
+// The text of a request is the same to the last bit whatever else runs, in lossless forms (but where the cache reuses
+// moved chunks: then it depends on which are stored). Of its GenerationStats,
 // computed tokens count again when they had to be computed again, and the times begin when it was first admitted.
 // Submit, Cancel, has_work and stats: any thread. Step: one thread at a time.
 class Scheduler {

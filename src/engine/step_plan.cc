@@ -42,9 +42,10 @@ class Planner {
         ++plan_.num_shared_waits;
         return;
       }
+      plan_.num_reused_tokens += request.TakeMoved();
     }
     const int64_t begin = request.num_stored();
-    int64_t end = Generator::PrefillStepEnd(begin, request.text.num_tokens());
+    int64_t end = request.StepEnd(Generator::PrefillStepEnd(begin, request.text.num_tokens()));
     if (request.is_frugal()) end = std::min(end, WholeBlocks(begin) + block_tokens_);
     Add(request, std::min(end, begin + room()));
   }
@@ -53,7 +54,7 @@ class Planner {
   bool IsAnyAhead(const ActiveRequest& request) const {
     return std::ranges::any_of(running_, [&](const auto& other) {
       if (other.get() == &request || other->salt() != request.salt()) return false;
-      const int64_t num_whole = WholeBlocks(other->num_stored());
+      const int64_t num_whole = WholeBlocks(std::min(other->num_stored(), other->end_of_prefix()));
       if (num_whole <= request.num_stored()) return false;
       return std::min(num_whole, NumCommonTokens(request.reusable_tokens(), other->text.tokens())) >
              request.num_stored();
@@ -67,6 +68,7 @@ class Planner {
     return std::ranges::any_of(running_ | std::views::take(place), [&](const auto& other) {
       if (other->is_decoding() || other->salt() != request.salt()) return false;
       if (other->num_stored() >= block_end || other->text.num_tokens() < block_end) return false;
+      if (other->end_of_prefix() < block_end) return false;
       return NumCommonTokens(request.text.tokens(), other->text.tokens()) >= block_end;
     });
   }

@@ -526,6 +526,18 @@ class Chat(ProgramTest):
         alone = self.objects(run(*self.COMMAND, "-n", 8, "--json", stdin=b"Name a colour.\n"))
         self.assertEqual(together[1]["tokens"], alone[0]["tokens"])
 
+    def test_a_document_behind_another_beginning_is_reused_where_that_is_asked_for(self):
+        document = " ".join(f"Sheep {i} stood on the hill." for i in range(20))
+        lines = f"Count them: {document}\n/new\nRead this text, please. {document}\nWhy?\n".encode()
+        command = [*self.COMMAND, "-n", 2, "--json"]
+        first, second, third = (answer["reuse"] for answer in self.objects(run(*command, "--reuse-moved", stdin=lines)))
+        self.assertEqual((first["moved_tokens"], first["approximate"]), (0, False))
+        self.assertGreater(second["moved_tokens"], 80)
+        self.assertEqual((second["moved_chunks"], second["approximate"]), (1, True))
+        self.assertEqual((third["moved_tokens"], third["approximate"]), (0, True))
+        for answer in self.objects(run(*command, stdin=lines)):
+            self.assertEqual((answer["reuse"]["moved_tokens"], answer["reuse"]["approximate"]), (0, False))
+
     def test_commands(self):
         result = run(*self.COMMAND, "-n", 3, stdin=b"/help\n/dance\nHi\n/stats\n/quit\nnever read\n")
         self.assertEqual(self.assert_ok(result).count(b"\n"), 1)
