@@ -11,6 +11,7 @@ void AddBenchCommand(CLI::App& program, Command* chosen) {
   AddBenchDecode(bench, chosen);
   AddBenchGrowth(bench, chosen);
   AddBenchLoad(bench, chosen);
+  AddBenchMoved(bench, chosen);
   AddBenchPrefill(bench, chosen);
   AddBenchSpeedup(bench, chosen);
   AddBenchTiers(bench, chosen);

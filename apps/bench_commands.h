@@ -11,6 +11,7 @@ void AddBenchAttention(CLI::App* bench, Command* chosen);
 void AddBenchDecode(CLI::App* bench, Command* chosen);
 void AddBenchGrowth(CLI::App* bench, Command* chosen);
 void AddBenchLoad(CLI::App* bench, Command* chosen);
+void AddBenchMoved(CLI::App* bench, Command* chosen);
 void AddBenchPrefill(CLI::App* bench, Command* chosen);
 void AddBenchSpeedup(CLI::App* bench, Command* chosen);
 void AddBenchTiers(CLI::App* bench, Command* chosen);

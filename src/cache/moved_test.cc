@@ -223,6 +223,10 @@ TEST_CASE("moved: a chunk that has gone, or the middle of one, is computed") {
   Run(geometry, prompt, 38, sequence);
   CHECK(sequence.ReuseMoved(prompt.tokens) == 0);
   Store(geometry, document, *cache);
+  for (const int64_t max_tokens : {38, 20, 0, -1}) {
+    CHECK_FALSE(sequence.FindMoved(prompt.tokens, max_tokens));
+    CHECK(sequence.ReuseMoved(prompt.tokens, max_tokens) == 0);
+  }
   CHECK(sequence.ReuseMoved(prompt.tokens, 100) == 62);
   CHECK(sequence.num_tokens() == 100);
   const auto rest = sequence.FindMoved(prompt.tokens, 179);

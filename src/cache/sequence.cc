@@ -212,11 +212,19 @@ ReuseReport Sequence::Reuse(std::span<const Token> prompt, int64_t max_tokens, b
   return state_->Reuse(prompt, std::min(max_tokens, std::ssize(prompt)), {.may_spill = may_spill});
 }
 
+namespace {
+
+std::span<const Token> FirstOf(std::span<const Token> prompt, int64_t max_tokens) {
+  return prompt.first(size_t(std::clamp<int64_t>(max_tokens, 0, std::ssize(prompt))));
+}
+
+}  // namespace
+
 std::optional<MovedChunk> Sequence::FindMoved(std::span<const Token> prompt, int64_t max_tokens) const {
-  return state_->FindMoved(prompt.first(size_t(std::min(max_tokens, std::ssize(prompt)))));
+  return state_->FindMoved(FirstOf(prompt, max_tokens));
 }
 int64_t Sequence::ReuseMoved(std::span<const Token> prompt, int64_t max_tokens) {
-  return state_->ReuseMoved(prompt.first(size_t(std::min(max_tokens, std::ssize(prompt)))));
+  return state_->ReuseMoved(FirstOf(prompt, max_tokens));
 }
 
 bool Sequence::is_approximate() const {

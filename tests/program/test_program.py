@@ -508,6 +508,13 @@ class WithModel(ProgramTest):
         self.assertAlmostEqual(values["speedup"], values["without_cache_ms"] / values["with_cache_ms"])
         self.assertIn(b"speedup", self.assert_ok(run(*command)))
 
+    def test_bench_moved(self):
+        text = self.file("text", b"".join(b"%d sheep stood on the hill, and one went home. " % i for i in range(80)))
+        command = ["bench", "moved", "-m", "smollm2", "--threads=1", "-f", text, "--rounds=1", "--recomputed=0"]
+        records = self.objects(run(*command, "--document=80", "--json"))
+        self.assertEqual({record["params"]["way"] for record in records}, {"moved", "no_beginning"})
+        self.assert_fails(run(*command, "--document=64"), 1, "document of 64 tokens is too short")
+
 
 @needs_model
 class Chat(ProgramTest):
