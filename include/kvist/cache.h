@@ -14,6 +14,7 @@
 #include "kvist/error.h"
 #include "kvist/geometry.h"
 #include "kvist/growth.h"
+#include "kvist/retention.h"
 #include "kvist/reuse.h"
 #include "kvist/sealing.h"
 
@@ -86,6 +87,7 @@ struct CacheStats {
   size_t idle_bytes = 0;
   size_t num_idle_blocks = 0;
   uint64_t num_evicted_blocks = 0;  // idle ones that made room
+  size_t kept_bytes = 0;            // of the live ones, memory of tokens that eviction has left (Sequence::Retain)
   size_t staging_bytes = 0;         // memory into which spilled blocks are read, beside committed_bytes
   uint64_t spill_bytes_read = 0;    // of spilled blocks, by steps
   double spill_wait_s = 0;          // that steps waited for them
@@ -254,6 +256,29 @@ class Sequence {
   // even so, or what is in memory can't be spilled (tokens after a Remove).
   Status Spill(int64_t num_more_tokens);
   int64_t num_spilled_tokens() const;
+
+  // Gives up tokens for good: of the layers without a sliding window, each lane keeps those that the policy thinks the
+  // most of, so many on average, and the others' memory is free at once (what other sequences or prefixes share stays
+  // theirs). The first and the last tokens stay (options) and the kept ones go to memory of the sequence's own, in the
+  // cache's form; a quantised one is rounded once more. Positions do not change: num_tokens() stays, and so do
+  // tokens(). For after a prompt, before the question that it is to answer if there are several, and now and then while
+  // an answer grows (num_held_tokens); each call reads and copies all that is left.
+  //
+  // Later steps see what is left, so from the first evicted token on the sequence is no prefix for others, and a saved
+  // session has the tokens after it computed again. It can't be truncated, nor anything removed, before the last block
+  // of evicted tokens.
+  // kInvalidArgument for options; kFailedPrecondition when the policy needs Observe, or tokens are spilled;
+  // kOutOfMemory when the budget has no room for the copy. Nothing has changed after an error.
+  Result<RetentionReport> Retain(const RetentionOptions& options, int64_t num_tokens_to_keep);
+  // From the next step on, Attend also notes what the policy wants to know of attention (tova, h2o, snapkv, expected);
+  // what is noted for other policies stays. kInvalidArgument where it wants nothing.
+  Status Observe(RetentionPolicy policy);
+  // Tokens that a lane of the layers without a window holds, mean over lanes.
+  double num_held_tokens() const;
+  // Of the blocks and kept tokens that the sequence uses, also those that others share.
+  size_t num_held_bytes() const;
+  // The positions of a lane's tokens, ascending.
+  std::vector<int64_t> HeldPositions(int layer, int kv_head) const;
 
   // A second sequence with the same tokens. All blocks are shared; costs no memory until one of them appends. When a
   // step is under way, its Appends have to be done before the fork prepares a step of its own.

@@ -100,6 +100,23 @@ class QueryRows {
     MeetTiles(refs, Stored::kOpen, softmax);
   }
 
+  // The same of tiles [first, end) of the lane's kept tokens, which every row sees.
+  void MeetKept(int first, int end, const SoftmaxRows& softmax) {
+    const KeptTokens& kept = *layer_.kept;
+    const size_t layer = layer_.layer_in_group;
+    end = std::min(end, kept.num_tiles(layer, kv_head_));
+    for (int tile = first; tile < end; ++tile) {
+      std::ranges::fill(workspace_.first_slot, 0);
+      std::ranges::fill(workspace_.end_slot, kept.num_slots(layer, kv_head_, tile));
+      MeetTile({kept.tile(layer, kv_head_, tile), tile + 1 < end ? kept.tile(layer, kv_head_, tile + 1) : nullptr,
+                layer_.final_place(), 0},
+               softmax);
+    }
+    if (first < end && IsQuantised(layer_.final_place().form.v)) {
+      RotateRows(softmax.output, num_rows_, layer_.geometry.value_dim);
+    }
+  }
+
  private:
   // A block that the step seals is there in both forms.
   enum class Stored : uint8_t { kOpen, kSealed };
@@ -114,7 +131,13 @@ class QueryRows {
       if (!IsThere(refs[i], stored) || !FindVisibleSlots(refs[i], stored)) continue;
       size_t next = i + 1;
       while (next < refs.size() && !IsThere(refs[next], stored)) ++next;
-      MeetTile(refs[i], next < refs.size() ? &refs[next] : nullptr, stored, softmax);
+      const bool is_sealed = stored == Stored::kSealed;
+      const auto lane = [&](const BlockRef& of) {
+        return is_sealed ? layer_.SealedLane(of, kv_head_) : layer_.OpenLane(of, kv_head_);
+      };
+      MeetTile({lane(refs[i]), next < refs.size() ? lane(refs[next]) : nullptr, is_sealed ? layer_.sealed : layer_.open,
+                refs[i].delta},
+               softmax);
       any = true;
     }
     return any;
@@ -139,13 +162,18 @@ class QueryRows {
     return any;
   }
 
-  void MeetTile(const BlockRef& ref, const BlockRef* next, Stored stored, const SoftmaxRows& softmax) {
-    const BlockLayout::Layer& place = stored == Stored::kSealed ? layer_.sealed : layer_.open;
-    auto lane = [&](const BlockRef& of) {
-      return stored == Stored::kSealed ? layer_.SealedLane(of, kv_head_) : layer_.OpenLane(of, kv_head_);
-    };
+  // One tile of the lane, of which the workspace says what each row sees.
+  struct Tile {
+    const std::byte* k;     // V follows
+    const std::byte* next;  // the tile that is met after it; may be null
+    const BlockLayout::Layer& place;
+    int64_t delta;
+  };
+
+  void MeetTile(const Tile& tile, const SoftmaxRows& softmax) {
+    const BlockLayout::Layer& place = tile.place;
     TileStep step{};
-    step.k = lane(ref);
+    step.k = tile.k;
     step.v = step.k + place.k_tile_bytes;
     step.k_codec = place.form.k;
     step.v_codec = place.form.v;
@@ -154,14 +182,14 @@ class QueryRows {
     step.block_tokens = layer_.block_tokens;
     step.key_dim = layer_.geometry.key_dim;
     step.value_dim = layer_.geometry.value_dim;
-    if (next != nullptr) {
-      step.prefetch = lane(*next);
+    if (tile.next != nullptr) {
+      step.prefetch = tile.next;
       step.prefetch_bytes = place.lane_bytes();
     }
     if (num_rows_ >= kMinRowsToDecode) DecodeToF32(step);
     step.num_rows = num_rows_;
-    step.queries = QueriesAt(ref.delta);
-    if (IsQuantised(step.k_codec)) step.rounded = RoundedQueriesAt(ref.delta);
+    step.queries = QueriesAt(tile.delta);
+    if (IsQuantised(step.k_codec)) step.rounded = RoundedQueriesAt(tile.delta);
     step.first_slot = workspace_.first_slot.data();
     step.end_slot = workspace_.end_slot.data();
     step.rows = softmax;
@@ -235,10 +263,22 @@ void WriteOut(const LayerGeometry& geometry, int kv_head, int num_rows, const So
   }
 }
 
-// Of all splits of a layer's table, those that a call is about.
+// Of all splits of a layer, those that a call is about: first those of kept tokens, then those of its table.
 struct SplitRange {
   int64_t first, end, num_all;
 };
+
+void MeetSplit(const LayerView& layer, int64_t split, QueryRows& rows, const SoftmaxRows& softmax) {
+  const int64_t num_kept = NumKeptSplits(layer.kept);
+  if (split >= num_kept) return rows.Meet(RefsOfSplit(layer.table, split - num_kept), softmax);
+  rows.MeetKept(int(split * kSplitBlocks), int((split + 1) * kSplitBlocks), softmax);
+}
+
+// Whether no row before the position sees any of the split.
+bool IsAhead(const LayerView& layer, int64_t split, int64_t end_position) {
+  const int64_t num_kept = NumKeptSplits(layer.kept);
+  return split >= num_kept && RefsOfSplit(layer.table, split - num_kept).front().position >= end_position;
+}
 
 // Few tokens: the work is divided by KV head and split, and whoever finishes a head's last split merges them all.
 void AttendBySplits(const LayerView& layer, SplitRange range, int64_t first_position, int num_tokens,
@@ -253,7 +293,7 @@ void AttendBySplits(const LayerView& layer, SplitRange range, int64_t first_posi
     const int kv_head = unit / num_here, split = int(range.first) + unit % num_here;
     QueryRows rows(layer, workspace, kv_head, queries, first_position, num_tokens);
     float* memory = space.partial_results.data() + size_t(kv_head * num_splits + split) * floats_per_unit;
-    rows.Meet(RefsOfSplit(layer.table, split), EmptySoftmax(memory, num_rows, geometry.value_dim));
+    MeetSplit(layer, split, rows, EmptySoftmax(memory, num_rows, geometry.value_dim));
 
     std::atomic<int>& num_finished = space.num_finished_splits[size_t(kv_head)];
     if (num_finished.fetch_add(1, std::memory_order_acq_rel) + 1 < num_splits) return;
@@ -302,10 +342,9 @@ void AttendByQueryTiles(const LayerView& layer, SplitRange range, int64_t first_
     const SoftmaxRows total =
         is_first ? EmptySoftmax(memory, rows.num_rows(), geometry.value_dim) : PlaceSoftmax(memory, rows.num_rows());
     for (int64_t split = range.first; split < range.end; ++split) {
-      const auto refs = RefsOfSplit(layer.table, split);
-      if (refs.front().position >= first_position + first_token + tokens_here) break;
+      if (IsAhead(layer, split, first_position + first_token + tokens_here)) break;
       const SoftmaxRows part = EmptySoftmax(workspace.part.data(), rows.num_rows(), geometry.value_dim);
-      rows.Meet(refs, part);
+      MeetSplit(layer, split, rows, part);
       MergeSoftmax(rows.num_rows(), geometry.value_dim, part, total);
     }
     if (is_last) WriteOut(geometry, kv_head, rows.num_rows(), total, out + heads_before * size_t(geometry.value_dim));
@@ -363,9 +402,9 @@ void SealTiles(const LayerView& layer, const BlockRef& ref, int kv_head, Workspa
 }  // namespace
 
 void AttendSpace::Resize(const CacheGeometry& geometry, int64_t num_tokens, std::span<const BlockTable> tables,
-                         bool has_passes) {
+                         int64_t max_kept_splits, bool has_passes) {
   int64_t num_splits = 1;
-  for (const BlockTable& table : tables) num_splits = std::max(num_splits, NumSplits(table));
+  for (const BlockTable& table : tables) num_splits = std::max(num_splits, NumSplits(table) + max_kept_splits);
   size_t num_floats = 0;
   int num_kv_heads = 0;
   for (const LayerGeometry& layer : geometry.layers) {
@@ -410,7 +449,7 @@ void AppendRows(const LayerView& layer, int64_t first_position, const float* key
 void AttendRows(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, float* out,
                 Worker worker, AttendSpace& space, SpillStage* stage) {
   KVIST_CHECK(num_tokens > 0 && worker.count > 0);
-  const int64_t num_splits = NumSplits(layer.table);
+  const int64_t num_kept = NumKeptSplits(layer.kept), num_splits = num_kept + NumSplits(layer.table);
   const auto attend = [&](const LayerView& view, SplitRange range) {
     if (num_tokens <= TokensPerTile(layer.geometry)) {
       AttendBySplits(view, range, first_position, int(num_tokens), queries, out, worker, space);
@@ -423,7 +462,8 @@ void AttendRows(const LayerView& layer, int64_t first_position, int64_t num_toke
   for (size_t i = 0; i < passes.size(); ++i) {
     LayerView view = layer;
     view.staged = stage->Await(layer.index, i, worker);
-    attend(view, {passes[i].first_split, std::min(passes[i].end_split, num_splits), num_splits});
+    attend(view, {passes[i].first_split + (i > 0 ? num_kept : 0),
+                  num_kept + std::min(passes[i].end_split, num_splits - num_kept), num_splits});
     if (i + 1 < passes.size()) space.barrier.Arrive(worker.count);
   }
 }

@@ -13,6 +13,7 @@
 #include "kernels/kernels.h"
 #include "kvist/cache.h"
 #include "storage/block_table.h"
+#include "storage/kept_tokens.h"
 
 namespace kvist {
 
@@ -25,7 +26,12 @@ struct LayerView {
   const BlockTable& table;
   int block_tokens;
   const Kernels& kernels;
+  size_t layer_in_group = 0;
+  const KeptTokens* kept = nullptr;        // what eviction has left of tokens that are in no block any more
   std::optional<StagedParts> staged = {};  // of the blocks that have been spilled
+
+  // The form that kept tokens are in.
+  const BlockLayout::Layer& final_place() const { return table.sealed_pool() != nullptr ? sealed : open; }
 
   // Where the lane's tiles in one of the table's refs begin: K, then V.
   std::byte* OpenLane(const BlockRef& ref, int kv_head) const {
@@ -84,7 +90,8 @@ class Barrier {
 // several passes, and who has finished. Owned by the sequence.
 class AttendSpace {
  public:
-  void Resize(const CacheGeometry& geometry, int64_t num_tokens, std::span<const BlockTable> tables, bool has_passes);
+  void Resize(const CacheGeometry& geometry, int64_t num_tokens, std::span<const BlockTable> tables,
+              int64_t max_kept_splits, bool has_passes);
 
   WorkQueue queue;
   Barrier barrier;

@@ -153,6 +153,9 @@ CacheStats Cache::stats() const {
     stats.num_idle_blocks = of_prefixes.num_idle_blocks;
     stats.num_evicted_blocks = of_prefixes.num_evicted;
   }
+  stats.kept_bytes = core_->kept_bytes.load(std::memory_order_relaxed);
+  stats.committed_bytes += stats.kept_bytes;
+  stats.live_bytes += stats.kept_bytes;
   stats.staging_bytes = core_->staging_bytes.load(std::memory_order_relaxed);
   stats.spill_bytes_read = core_->spill_bytes_read.load(std::memory_order_relaxed);
   stats.spill_wait_s = double(core_->spill_wait_ns.load(std::memory_order_relaxed)) * 1e-9;
@@ -164,7 +167,8 @@ CacheStats Cache::stats() const {
 }
 
 Result<size_t> Cache::ResidentBytes() const {
-  size_t bytes = core_->staging_bytes.load(std::memory_order_relaxed);
+  size_t bytes = core_->staging_bytes.load(std::memory_order_relaxed) +
+                 core_->kept_bytes.load(std::memory_order_relaxed);  // taken as a whole
   Status status;
   core_->ForEachPool([&](const BlockPool& pool) {
     const Result<size_t> of_pool = pool.ResidentBytes();

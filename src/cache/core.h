@@ -50,7 +50,7 @@ struct Cache::Core {
     }
   }
   size_t LiveBytes() const {
-    size_t bytes = 0;
+    size_t bytes = kept_bytes.load(std::memory_order_relaxed);
     ForEachPool([&](const BlockPool& pool) { bytes += pool.stats().num_live_blocks * pool.block_bytes(); });
     return bytes;
   }
@@ -87,6 +87,7 @@ struct Cache::Core {
   std::atomic<size_t> num_sequences{0};
   std::atomic<size_t> copied_bytes{0};
   std::atomic<size_t> peak_live_bytes{0};
+  std::atomic<size_t> kept_bytes{0};          // of tokens that eviction has left, in no block
   std::atomic<size_t> staging_bytes{0};       // memory for layers of spilled blocks
   std::atomic<uint64_t> spill_bytes_read{0};  // of spilled blocks, by steps
   std::atomic<uint64_t> spill_wait_ns{0};     // that steps waited for them

@@ -7,13 +7,31 @@
 namespace kvist {
 
 void Rotate(const RopeSpec& rope, int64_t positions, float* rows, int num_rows, int stride) {
+  Rotate(rope, MeanTurn(rope, positions, 1), rows, num_rows, stride);
+}
+
+Turn MeanTurn(const RopeSpec& rope, int64_t first, int64_t count) {
+  Turn turn;
+  for (int pair = 0; pair < rope.dims / 2; ++pair) {
+    const double factor = rope.frequency_factors.empty() ? 1.0 : double(rope.frequency_factors[size_t(pair)]);
+    const double frequency = std::pow(double(rope.base), -2.0 * pair / rope.dims) / factor;
+    double cosine = 0, sine = 0;
+    for (int64_t position = first; position < first + count; ++position) {
+      const double angle = double(position) * double(rope.position_scale) * frequency;
+      cosine += std::cos(angle);
+      sine += std::sin(angle);
+    }
+    turn.cosine.push_back(float(cosine / double(count)));
+    turn.sine.push_back(float(sine / double(count)));
+  }
+  return turn;
+}
+
+void Rotate(const RopeSpec& rope, const Turn& turn, float* rows, int num_rows, int stride) {
   const int num_pairs = rope.dims / 2;
   const bool is_adjacent = rope.pairing == RopePairing::kAdjacent;
   for (int pair = 0; pair < num_pairs; ++pair) {
-    const double factor = rope.frequency_factors.empty() ? 1.0 : double(rope.frequency_factors[size_t(pair)]);
-    const double frequency = std::pow(double(rope.base), -2.0 * pair / rope.dims) / factor;
-    const double angle = double(positions) * double(rope.position_scale) * frequency;
-    const auto cosine = float(std::cos(angle)), sine = float(std::sin(angle));
+    const float cosine = turn.cosine[size_t(pair)], sine = turn.sine[size_t(pair)];
     const int first = is_adjacent ? 2 * pair : pair;
     const int second = is_adjacent ? first + 1 : pair + num_pairs;
     for (int row = 0; row < num_rows; ++row) {

@@ -7,6 +7,7 @@
 #include "cache/attend.h"
 #include "cache/prefixes.h"
 #include "cache/sequence_state.h"
+#include "cache/splits.h"
 #include "cache/tier_store.h"
 #include "codec/tile.h"
 #include "kvist/cache.h"
@@ -21,6 +22,7 @@ Sequence::State::State(std::shared_ptr<Cache::Core> core_in, const std::string& 
   for (const Cache::Core::Group& group : core->groups) {
     tables.emplace_back(group.pool.get(), group.sealed_pool.get(), core->options.sealing, core->geometry.block_tokens);
   }
+  kept.resize(tables.size());
   core->num_sequences.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -29,6 +31,9 @@ Sequence::State::State(const State& other)
       tokens(other.tokens),
       num_tokens(other.num_tokens),
       tables(other.tables),
+      kept(other.kept),
+      end_of_kept(other.end_of_kept),
+      observer(other.observer),
       growth(other.growth),
       salt(other.salt),
       root(other.root),
@@ -60,7 +65,9 @@ LayerView Sequence::State::ViewLayer(int layer) const {
           .sealed = group.sealed_layout.layers[size_t(layer_in_group)],
           .table = tables[size_t(group_index)],
           .block_tokens = core->geometry.block_tokens,
-          .kernels = *core->kernels};
+          .kernels = *core->kernels,
+          .layer_in_group = size_t(layer_in_group),
+          .kept = kept[size_t(group_index)].get()};
 }
 
 void Sequence::State::Expect(int64_t capacity_tokens) {
@@ -188,6 +195,14 @@ Status Sequence::State::CheckWindows(int64_t next_position, int64_t gap_position
   return {};
 }
 
+Status Sequence::State::CheckKept(int64_t position) const {
+  if (position >= end_of_kept) return {};
+  return Fail(ErrorCode::kFailedPrecondition,
+              "tokens before position " + std::to_string(end_of_kept) +
+                  " have been evicted in part, and the sequence can't be cut at position " + std::to_string(position) +
+                  "; begin a new sequence and compute it again");
+}
+
 Sequence::Sequence(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Sequence::Sequence(Sequence&&) noexcept = default;
 Sequence& Sequence::operator=(Sequence&&) noexcept = default;
@@ -258,7 +273,10 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
   }
   state_->tokens.insert(state_->tokens.end(), tokens.begin(), tokens.end());
   const bool has_passes = state_->stage && state_->stage->memory_bytes() > 0;
-  state_->attend_space.Resize(core.geometry, int64_t(tokens.size()), state_->tables, has_passes);
+  int64_t max_kept_splits = 0;
+  for (const auto& of_group : state_->kept) max_kept_splits = std::max(max_kept_splits, NumKeptSplits(of_group.get()));
+  state_->attend_space.Resize(core.geometry, int64_t(tokens.size()), state_->tables, max_kept_splits, has_passes);
+  if (state_->observer) state_->observer->Prepare(state_->num_tokens, num_tokens);
   core.NotePeak();
   state_->Expect(state_->growth.Grow(int64_t(state_->tokens.size()), num_tokens, core.lengths));
   state_->CountResize();
@@ -272,6 +290,25 @@ void Sequence::Append(int layer, const float* keys, const float* values, Worker 
 void Sequence::Attend(int layer, const float* queries, float* out, Worker worker) {
   AttendRows(state_->ViewLayer(layer), state_->num_tokens, num_prepared_tokens(), queries, out, worker,
              state_->attend_space, state_->stage ? &*state_->stage : nullptr);
+  if (state_->observer) {
+    state_->observer->Note(state_->ViewLayer(layer), state_->num_tokens, num_prepared_tokens(), queries, worker);
+  }
+}
+
+Status Sequence::Observe(RetentionPolicy policy) {
+  return state_->Observe(policy);
+}
+Result<RetentionReport> Sequence::Retain(const RetentionOptions& options, int64_t num_tokens_to_keep) {
+  return state_->Retain(options, num_tokens_to_keep);
+}
+std::vector<int64_t> Sequence::HeldPositions(int layer, int kv_head) const {
+  return state_->HeldPositions(state_->ViewLayer(layer), kv_head);
+}
+size_t Sequence::num_held_bytes() const {
+  return state_->HeldBytes();
+}
+double Sequence::num_held_tokens() const {
+  return state_->MeanHeldTokens();
 }
 
 Status Sequence::CheckStep() const {
@@ -321,6 +358,7 @@ Status Sequence::Truncate(int64_t num_tokens) {
     return Fail(ErrorCode::kOutOfRange, "cannot truncate a sequence of " + std::to_string(state_->num_tokens) +
                                             " tokens to " + std::to_string(num_tokens));
   }
+  KVIST_TRY_VOID(state_->CheckKept(num_tokens));
   KVIST_TRY_VOID(state_->CheckWindows(num_tokens, INT64_MAX));
   KVIST_TRY_VOID(state_->UnspillEnd(num_tokens));
   state_->num_tokens = num_tokens;
@@ -336,11 +374,13 @@ Status Sequence::Remove(int64_t begin, int64_t end) {
                                             " of a sequence of " + std::to_string(state_->num_tokens));
   }
   if (begin == end) return {};
+  KVIST_TRY_VOID(state_->CheckKept(begin));
   KVIST_TRY_VOID(state_->CheckWindows(state_->num_tokens - (end - begin), begin));
   state_->ForgetStep();
   for (BlockTable& table : state_->tables) table.Remove(begin, end);
   state_->tokens.erase(state_->tokens.begin() + begin, state_->tokens.begin() + end);
   state_->num_tokens -= end - begin;
+  if (state_->observer) state_->observer->Clear();
   state_->TruncatePrefix(begin);
   if (begin < state_->num_tokens) state_->end_of_prefix = std::min(state_->end_of_prefix, begin);
   state_->FollowShrinking();

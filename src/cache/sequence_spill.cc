@@ -207,7 +207,11 @@ void Sequence::State::EndBefore(const SpillStage::Loss& loss) {
   ForgetStep();
   if (loss.error.code == ErrorCode::kCorrupt) core->tiers->ForgetDamaged(loss.key);
   // Where layers with a window no longer have what comes before, nothing is left to go on from.
-  num_tokens = CheckWindows(loss.position, INT64_MAX) ? loss.position : 0;
+  num_tokens = CheckWindows(loss.position, INT64_MAX) && CheckKept(loss.position) ? loss.position : 0;
+  if (num_tokens == 0) {
+    std::ranges::fill(kept, nullptr);
+    end_of_kept = 0;
+  }
   ForgetStep();
   TruncatePrefix(num_tokens);
   FollowShrinking();

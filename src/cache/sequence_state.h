@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cache/attend.h"
+#include "cache/attention_observer.h"
 #include "cache/core.h"
 #include "cache/spill_stage.h"
 #include "cache/tier_store.h"
@@ -33,6 +34,9 @@ struct Sequence::State {
   // Whether every sliding-window layer still holds what a query at that position would see, when what lies at
   // gap_position and after is as far from the query as it is today.
   Status CheckWindows(int64_t next_position, int64_t gap_position) const;
+
+  // Whether the sequence may be cut at the position: all that follows is in blocks.
+  Status CheckKept(int64_t position) const;
 
   LayerView ViewLayer(int layer) const;
 
@@ -109,10 +113,34 @@ struct Sequence::State {
   // After a step in which blocks could not be read: the sequence ends before them.
   void EndBefore(const SpillStage::Loss& loss);
 
+  // --- sequence_retain.cc ---
+  Status Observe(RetentionPolicy policy);
+  Result<RetentionReport> Retain(const RetentionOptions& options, int64_t num_tokens_to_keep);
+  struct RetainPlan {  // by position: [begin, end) may be evicted
+    int64_t begin = 0;
+    int64_t end = 0;
+    int64_t num_kept = 0;  // of them, in a lane on average
+  };
+  Status CheckRetain(const RetentionOptions& options, int64_t num_tokens_to_keep) const;
+  RetainPlan PlanRetain(const BlockTable& table, const RetentionOptions& options, int64_t num_tokens_to_keep) const;
+  std::vector<LaneEvidence> GatherEvidence(const LayerView& layer, const RetentionOptions& options) const;
+  std::vector<KeptTokens::Positions> ChooseTokens(const LayerView& layer, const RetentionOptions& options,
+                                                  const RetainPlan& plan, int64_t num_kept) const;
+  void Compact(const LayerView& layer, const KeptTokens& into) const;
+  Result<std::shared_ptr<KeptTokens>> RetainGroup(size_t group, const RetentionOptions& options, const RetainPlan& plan,
+                                                  RetentionReport& report);
+  double MeanHeldTokens() const;
+  size_t HeldBytes() const;
+  std::vector<int64_t> HeldPositions(const LayerView& layer, int kv_head) const;
+
   std::shared_ptr<Cache::Core> core;
   std::vector<Token> tokens;       // stored, then prepared
   int64_t num_tokens = 0;          // stored
   std::vector<BlockTable> tables;  // [group], with room for the prepared tokens
+  // What eviction has left of the tokens that are in no block any more, [group]; null: none are.
+  std::vector<std::shared_ptr<const KeptTokens>> kept;
+  int64_t end_of_kept = 0;  // all tokens from here on are in blocks
+  std::optional<AttentionObserver> observer;
   AttendSpace attend_space;
   std::optional<SpillStage> stage;  // where there is a disk tier
   GrowthPredictor growth;

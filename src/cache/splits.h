@@ -8,12 +8,19 @@
 #include <span>
 
 #include "storage/block_table.h"
+#include "storage/kept_tokens.h"
 
 namespace kvist {
 
 // Results of this many consecutive blocks are summed on their own and then merged in ascending order, whoever computes
 // them: so a result depends neither on the number of threads nor on what else is in the step.
 inline constexpr int64_t kSplitBlocks = 16;
+
+// Tiles of kept tokens are summed in splits of their own, which come first: those of all lanes of a table's layers are
+// as many as the longest lane's.
+inline int64_t NumKeptSplits(const KeptTokens* kept) {
+  return kept == nullptr ? 0 : (kept->max_num_tiles() + kSplitBlocks - 1) / kSplitBlocks;
+}
 
 // The split that a ref belongs to, counted from the sequence's first block, dropped ones included.
 inline int64_t SplitOf(const BlockTable& table, size_t ref) {

@@ -284,6 +284,13 @@ void BlockTable::Remove(int64_t begin, int64_t end) {
   if (refs_.empty()) num_dropped_refs_ = 0;
 }
 
+void BlockTable::CutOut(int64_t begin, int64_t end) {
+  const auto is_cut = [=](const BlockRef& ref) { return ref.position >= begin && ref.end_position() <= end; };
+  for (const BlockRef& ref : refs_)
+    if (is_cut(ref)) ReleaseBlocks(ref);
+  std::erase_if(refs_, is_cut);
+}
+
 bool BlockTable::DropBefore(int64_t position) {
   size_t num_dropped = 0;
   while (num_dropped < refs_.size() && refs_[num_dropped].end_position() <= position) {

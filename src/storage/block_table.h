@@ -83,6 +83,8 @@ class BlockTable {
   void Truncate(int64_t end_position);
   // Takes positions [begin, end) out; what follows moves to the front by a delta.
   void Remove(int64_t begin, int64_t end);
+  // Releases the blocks of refs that lie in positions [begin, end) as a whole; what follows stays where it is.
+  void CutOut(int64_t begin, int64_t end);
   // Releases blocks that hold only positions below the given one; whether there were any.
   bool DropBefore(int64_t position);
 

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "kvist/error.h"
+
+namespace kvist {
+
+// Which of a sequence's tokens are worth keeping. Each policy gives every token of every lane a score; the best stay.
+// Formulas and papers: docs/compression.md.
+enum class RetentionPolicy : uint8_t {
+  kFull,         // all of them
+  kWindow,       // the first and the last (StreamingLLM, Xiao 2023)
+  kRandom,       // any: the floor that a policy has to be better than
+  kArticleNorm,  // the largest mean of key norm and value norm: the article's rule
+  kKnorm,        // the smallest key norm (Devoto 2024)
+  kKeyDiff,      // keys least like the lane's mean direction (Park 2025)
+  kTova,         // what the last query attends to, mean over all heads (Oren 2024)
+  kH2o,          // what all queries together attended to, and as many of the last tokens (Zhang 2023)
+  kSnapKv,       // what the last 64 queries attend to, smoothed over 5 tokens (Li 2024)
+  kExpected,     // what queries of the positions to come are expected to attend to (Devoto 2025)
+};
+inline constexpr RetentionPolicy kAllRetentionPolicies[] = {
+    RetentionPolicy::kFull,   RetentionPolicy::kWindow,  RetentionPolicy::kRandom, RetentionPolicy::kArticleNorm,
+    RetentionPolicy::kKnorm,  RetentionPolicy::kKeyDiff, RetentionPolicy::kTova,   RetentionPolicy::kH2o,
+    RetentionPolicy::kSnapKv, RetentionPolicy::kExpected};
+const char* RetentionPolicyName(RetentionPolicy policy);  // "snapkv", ...
+// The inverse. kInvalidArgument names the known ones.
+Result<RetentionPolicy> ParseRetentionPolicy(std::string_view name);
+
+// Whether the policy looks at attention, so that Sequence::Observe has to come first.
+bool NeedsObserving(RetentionPolicy policy);
+
+// How the kept tokens are shared out among lanes.
+enum class BudgetShape : uint8_t {
+  kUniform,   // the same number in every lane
+  kPyramid,   // more in the first layers than in the last, falling evenly (PyramidKV, Cai 2024)
+  kAdaptive,  // within a layer, the heads with the best scores get more (AdaKV, Feng 2024)
+};
+const char* BudgetShapeName(BudgetShape shape);  // "uniform", ...
+Result<BudgetShape> ParseBudgetShape(std::string_view name);
+
+struct RetentionOptions {
+  RetentionPolicy policy = RetentionPolicy::kFull;
+  BudgetShape shape = BudgetShape::kUniform;
+  int64_t recent_tokens = 64;  // last tokens that are never given up, rounded up to whole blocks
+  int64_t sink_tokens = 4;     // first ones, likewise
+  uint64_t seed = 1;           // of kRandom
+
+  // kInvalidArgument: a negative number; kAdaptive with a policy whose scores can't be compared between heads.
+  Status Validate() const;
+};
+
+// What Sequence::Retain has done.
+struct RetentionReport {
+  int64_t num_tokens = 0;      // of the sequence
+  double num_kept_tokens = 0;  // that a lane of the layers without a window still holds, mean over lanes
+  size_t freed_bytes = 0;      // of blocks the sequence let go of, less the memory of what was kept of them
+  double scoring_s = 0;        // time for reading and scoring
+  double compacting_s = 0;     // and for copying what stays
+};
+
+}  // namespace kvist

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cache/attend.h"
+#include "cache/lane_rows.h"
+#include "cache/rope.h"
+#include "policy/retention.h"
+
+namespace kvist {
+
+// What a sequence's queries show of attention, noted step by step for the policies that ask. Layers with a window are
+// left out. Copied with the sequence.
+class AttentionObserver {
+ public:
+  static constexpr int kNumRecent = 64;  // last queries that are remembered
+  // Of every so many positions one query's probabilities are summed: the sums' order is what counts, and reading all
+  // keys again for every query would cost as much as attention does.
+  static constexpr int64_t kMassStride = 8;
+  static constexpr int64_t kNumSkippedMoments = 4;  // the first tokens' queries are unlike all others
+
+  explicit AttentionObserver(const CacheGeometry* geometry);  // which must outlive it
+
+  void Want(const WantedEvidence& wanted);
+  bool Has(const WantedEvidence& wanted) const;
+  // What is noted refers to positions, and they have changed.
+  void Clear();
+
+  // Makes room for what a step's tokens will show.
+  void Prepare(int64_t first_position, int64_t num_tokens);
+  // A step's queries [token, query head, key_dim] of a layer, after their keys were appended. Called by every worker.
+  void Note(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, Worker worker);
+
+  // What was noted of a lane, for its tokens in `rows`; of the last num_queries queries before num_tokens. Those of the
+  // evidence's members that the policy wants.
+  void Collect(const LayerView& layer, int kv_head, const LaneRows& rows, int64_t num_tokens, int num_queries,
+               const WantedEvidence& wanted, LaneEvidence& evidence) const;
+  // Whether any query before num_tokens was noted.
+  bool HasQueries(int64_t num_tokens) const;
+
+ private:
+  struct Moments {
+    int64_t count = 0;
+    std::vector<float> sum;           // [key_dim]
+    std::vector<float> products_sum;  // [key_dim][key_dim]
+  };
+  struct Layer {
+    std::vector<float> recent_queries;     // [position % kNumRecent][query head][key_dim]
+    std::vector<std::vector<float>> mass;  // [kv head][position]
+    std::vector<Moments> moments;          // [query head]
+  };
+  static QueryMoments FutureMoments(const LayerGeometry& geometry, const Turn& turn, const Moments& moments);
+  void NoteRecent(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
+                  const float* queries);
+  void NoteMass(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens, const float* queries);
+  void NoteMoments(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
+                   const float* queries);
+  std::vector<int64_t> RecentPositions(int64_t num_tokens, int num_queries) const;  // that were noted, ascending
+
+  const CacheGeometry* geometry_;
+  WantedEvidence wanted_;
+  std::vector<Layer> layers_;
+  std::vector<int64_t> recent_positions_;  // [position % kNumRecent]; -1: none
+};
+
+}  // namespace kvist

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cache/attend.h"
+
+namespace kvist {
+
+// The tokens of one lane, read back from tiles, in ascending order of position.
+struct LaneRows {
+  std::vector<int32_t> positions;  // [token]
+  std::vector<float> keys;         // [token][key_dim], rotated to their positions of today
+  std::vector<float> values;       // [token][value_dim]; empty where only keys were wanted
+};
+
+// Kept tokens, then those of blocks before end_position. REQUIRES: none of them is spilled.
+LaneRows ReadLane(const LayerView& layer, int kv_head, int64_t end_position, bool with_values);
+
+// Softmax probabilities of query rows (rotated, not scaled) over the tokens that each may see, and 0 elsewhere:
+// [row][token], added to what is there. `keys` as LaneRows has them. positions: of tokens ascending, of rows any.
+void AddProbabilities(const LayerGeometry& geometry, std::span<const int32_t> positions, std::span<const float> keys,
+                      std::span<const float> queries, std::span<const int32_t> query_positions,
+                      std::span<float> probabilities);
+
+// Writes the rows that were chosen of a lane, in order, to tiles of the place's form; tile(i) is the i-th tile's K
+// part, its V part follows.
+void WriteTiles(const LayerView& layer, const LaneRows& rows, std::span<const int32_t> chosen,
+                std::span<std::byte* const> tiles);
+
+}  // namespace kvist

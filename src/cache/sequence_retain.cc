@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+// Eviction inside a sequence: which tokens each lane keeps, and the memory they are kept in.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cache/lane_rows.h"
+#include "cache/sequence_state.h"
+#include "policy/retention.h"
+
+namespace kvist {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double SecondsSince(Clock::time_point began) {
+  return std::chrono::duration<double>(Clock::now() - began).count();
+}
+
+// Calls run(i) for i in [0, count), on as many threads as the machine runs at once.
+template <class Run>
+void ForEachInParallel(size_t count, Run run) {
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) run(i);
+  };
+  std::vector<std::jthread> others;
+  const size_t num_others = std::min<size_t>(count, std::max(1u, std::thread::hardware_concurrency())) - 1;
+  for (size_t i = 0; i < num_others; ++i) others.emplace_back(work);
+  work();
+}
+
+}  // namespace
+
+Status Sequence::State::Observe(RetentionPolicy policy) {
+  if (!NeedsObserving(policy)) {
+    return Fail(ErrorCode::kInvalidArgument, std::string("the retention policy ") + RetentionPolicyName(policy) +
+                                                 " does not look at attention; it needs no observing");
+  }
+  if (!observer) observer.emplace(&core->geometry);
+  observer->Want(WantedOf(policy));
+  return {};
+}
+
+double Sequence::State::MeanHeldTokens() const {
+  double num_tokens_held = 0, num_groups = 0;
+  for (size_t group = 0; group < tables.size(); ++group) {
+    if (core->groups[group].layout.window > 0) continue;
+    double of_group = kept[group] ? kept[group]->mean_num_tokens() : 0;
+    for (const BlockRef& ref : tables[group].refs()) {
+      of_group += double(std::min(ref.end_position(), num_tokens) - std::min(ref.position, num_tokens));
+    }
+    num_tokens_held += of_group;
+    ++num_groups;
+  }
+  return num_groups > 0 ? num_tokens_held / num_groups : double(num_tokens);
+}
+
+size_t Sequence::State::HeldBytes() const {
+  size_t bytes = 0;
+  for (size_t group = 0; group < tables.size(); ++group) {
+    if (kept[group]) bytes += kept[group]->num_bytes();
+    for (const BlockRef& ref : tables[group].refs()) {
+      if (!ref.spilled) bytes += core->groups[group].LayoutOf(ref.is_sealed).block_bytes;
+    }
+  }
+  return bytes;
+}
+
+std::vector<int64_t> Sequence::State::HeldPositions(const LayerView& layer, int kv_head) const {
+  std::vector<int64_t> positions;
+  if (layer.kept != nullptr) {
+    const auto in_lane = layer.kept->positions(layer.layer_in_group, kv_head);
+    positions.assign(in_lane.begin(), in_lane.end());
+  }
+  for (const BlockRef& ref : layer.table.refs()) {
+    for (int64_t p = ref.position; p < std::min(ref.end_position(), num_tokens); ++p) positions.push_back(p);
+  }
+  std::ranges::sort(positions);
+  return positions;
+}
+
+Status Sequence::State::CheckRetain(const RetentionOptions& options, int64_t num_tokens_to_keep) const {
+  KVIST_TRY_VOID(options.Validate());
+  if (num_tokens_to_keep < 1) {
+    return Fail(ErrorCode::kInvalidArgument,
+                std::to_string(num_tokens_to_keep) + " tokens to keep; it must be 1 or more");
+  }
+  const WantedEvidence wanted = WantedOf(options.policy);
+  const bool needs_observer = NeedsObserving(options.policy);
+  if (needs_observer && (!observer || !observer->Has(wanted) || !observer->HasQueries(num_tokens))) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                std::string("the retention policy ") + RetentionPolicyName(options.policy) +
+                    " has to see the attention of the last tokens; call Observe before they are computed");
+  }
+  if (std::ranges::any_of(tables, &BlockTable::HasSpilled)) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                "some of the sequence's tokens are in the disk tier; evict before a sequence is spilled");
+  }
+  return {};
+}
+
+Sequence::State::RetainPlan Sequence::State::PlanRetain(const BlockTable& table, const RetentionOptions& options,
+                                                        int64_t num_tokens_to_keep) const {
+  int64_t recent = options.recent_tokens;
+  RetainPlan plan;
+  for (const BlockRef& ref : table.refs()) {
+    if (ref.position != plan.begin || ref.position >= options.sink_tokens) break;
+    plan.begin = ref.end_position();
+  }
+  if (options.policy == RetentionPolicy::kWindow) recent = std::max(recent, num_tokens_to_keep - plan.begin);
+  if (options.policy == RetentionPolicy::kH2o) recent = std::max(recent, num_tokens_to_keep / 2);
+  plan.end = std::max(plan.begin, end_of_kept);
+  for (const BlockRef& ref : table.refs()) {
+    if (ref.end_position() <= num_tokens - recent) plan.end = std::max(plan.end, ref.end_position());
+  }
+  int64_t num_in_blocks = 0;
+  for (const BlockRef& ref : table.refs()) {
+    if (ref.position < plan.begin || ref.position >= plan.end) {
+      num_in_blocks += std::min(ref.end_position(), num_tokens) - ref.position;
+    }
+  }
+  plan.num_kept = std::max<int64_t>(0, num_tokens_to_keep - num_in_blocks);
+  return plan;
+}
+
+std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer,
+                                                          const RetentionOptions& options) const {
+  std::vector<LaneEvidence> lanes;
+  for (int kv_head = 0; kv_head < layer.geometry.num_kv_heads; ++kv_head) {
+    LaneRows rows = ReadLane(layer, kv_head, num_tokens, true);
+    LaneEvidence& lane = lanes.emplace_back();
+    lane.key_dim = layer.geometry.key_dim;
+    lane.value_dim = layer.geometry.value_dim;
+    if (NeedsObserving(options.policy)) {
+      observer->Collect(layer, kv_head, rows, num_tokens, NumObservedQueries(options.policy), WantedOf(options.policy),
+                        lane);
+    }
+    lane.positions = std::move(rows.positions);
+    lane.keys = std::move(rows.keys);
+    lane.values = std::move(rows.values);
+  }
+  return lanes;
+}
+
+std::vector<KeptTokens::Positions> Sequence::State::ChooseTokens(const LayerView& layer,
+                                                                 const RetentionOptions& options,
+                                                                 const RetainPlan& plan, int64_t num_kept) const {
+  const auto lanes = GatherEvidence(layer, options);
+  const auto scores = ScoreTokens(options, layer.index, lanes);
+  std::vector<CandidateRange> candidates;
+  for (const LaneEvidence& lane : lanes) {
+    const auto index_of = [&](int64_t position) {
+      return std::ranges::lower_bound(lane.positions, position) - lane.positions.begin();
+    };
+    candidates.push_back({index_of(plan.begin), index_of(plan.end)});
+  }
+  std::vector<KeptTokens::Positions> positions;
+  const auto selected = SelectTokens(options.shape, scores, candidates, num_kept);
+  for (size_t head = 0; head < selected.size(); ++head) {
+    positions.emplace_back();
+    for (const int32_t index : selected[head]) positions.back().push_back(lanes[head].positions[size_t(index)]);
+  }
+  return positions;
+}
+
+void Sequence::State::Compact(const LayerView& layer, const KeptTokens& into) const {
+  for (int kv_head = 0; kv_head < layer.geometry.num_kv_heads; ++kv_head) {
+    const LaneRows rows = ReadLane(layer, kv_head, num_tokens, true);
+    std::vector<int32_t> chosen;
+    for (const int32_t position : into.positions(layer.layer_in_group, kv_head)) {
+      chosen.push_back(int32_t(std::ranges::lower_bound(rows.positions, position) - rows.positions.begin()));
+    }
+    std::vector<std::byte*> tiles;
+    for (int i = 0; i < into.num_tiles(layer.layer_in_group, kv_head); ++i) {
+      tiles.push_back(into.tile(layer.layer_in_group, kv_head, i));
+    }
+    WriteTiles(layer, rows, chosen, tiles);
+  }
+}
+
+Result<std::shared_ptr<KeptTokens>> Sequence::State::RetainGroup(size_t group, const RetentionOptions& options,
+                                                                 const RetainPlan& plan, RetentionReport& report) {
+  const BlockLayout& layout = core->groups[group].final_layout();
+  const auto began = Clock::now();
+  const int64_t num_candidates = kept[group] ? INT64_MAX : plan.end - plan.begin;
+  const auto budgets = LayerBudgets(options.shape, int(layout.layers.size()), plan.num_kept, num_candidates);
+  KeptTokens::Lanes lanes(layout.layers.size());
+  ForEachInParallel(lanes.size(), [&](size_t i) {
+    lanes[i] = ChooseTokens(ViewLayer(layout.layers[i].layer), options, plan, budgets[i]);
+  });
+  report.scoring_s += SecondsSince(began);
+  const auto chosen = Clock::now();
+  Result<std::shared_ptr<KeptTokens>> fresh;
+  const auto make = [&] {
+    fresh = KeptTokens::Make({&core->budget, &core->kept_bytes}, layout, core->geometry.block_tokens, lanes);
+    return fresh.has_value();
+  };
+  if (!make()) core->RetryWithRoom(layout.block_bytes, make);
+  if (!fresh) return fresh;
+  ForEachInParallel(lanes.size(), [&](size_t i) { Compact(ViewLayer(layout.layers[i].layer), **fresh); });
+  report.compacting_s += SecondsSince(chosen);
+  return fresh;
+}
+
+Result<RetentionReport> Sequence::State::Retain(const RetentionOptions& options, int64_t num_tokens_to_keep) {
+  ForgetStep();
+  KVIST_TRY_VOID(CheckRetain(options, num_tokens_to_keep));
+  RetentionReport report{.num_tokens = num_tokens};
+  const size_t bytes_before = core->LiveBytes();
+  std::vector<std::shared_ptr<KeptTokens>> fresh(tables.size());
+  std::vector<RetainPlan> plans(tables.size());
+  for (size_t group = 0; group < tables.size(); ++group) {
+    if (core->groups[group].layout.window > 0 || options.policy == RetentionPolicy::kFull) continue;
+    if (MeanHeldTokens() <= double(num_tokens_to_keep)) continue;
+    plans[group] = PlanRetain(tables[group], options, num_tokens_to_keep);
+    if (plans[group].begin == plans[group].end && !kept[group]) continue;
+    KVIST_TRY(fresh[group], RetainGroup(group, options, plans[group], report));
+  }
+  for (size_t group = 0; group < tables.size(); ++group) {
+    if (!fresh[group]) continue;
+    tables[group].CutOut(plans[group].begin, plans[group].end);
+    kept[group] = std::move(fresh[group]);
+    end_of_kept = std::max(end_of_kept, plans[group].end);
+    const int64_t end_of_prefix_before = end_of_prefix;
+    TruncatePrefix(plans[group].begin);
+    end_of_prefix = std::min(end_of_prefix_before, plans[group].begin);
+  }
+  FollowShrinking();
+  report.num_kept_tokens = MeanHeldTokens();
+  const size_t bytes_after = core->LiveBytes();
+  report.freed_bytes = bytes_before > bytes_after ? bytes_before - bytes_after : 0;
+  return report;
+}
+
+}  // namespace kvist

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "policy/retention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace kvist {
+namespace {
+
+using Scores = std::vector<float>;
+
+constexpr std::pair<RetentionPolicy, const char*> kPolicyNames[] = {
+    {RetentionPolicy::kFull, "full"},     {RetentionPolicy::kWindow, "window"},
+    {RetentionPolicy::kRandom, "random"}, {RetentionPolicy::kArticleNorm, "article-norm"},
+    {RetentionPolicy::kKnorm, "knorm"},   {RetentionPolicy::kKeyDiff, "keydiff"},
+    {RetentionPolicy::kTova, "tova"},     {RetentionPolicy::kH2o, "h2o"},
+    {RetentionPolicy::kSnapKv, "snapkv"}, {RetentionPolicy::kExpected, "expected"}};
+constexpr std::pair<BudgetShape, const char*> kShapeNames[] = {
+    {BudgetShape::kUniform, "uniform"}, {BudgetShape::kPyramid, "pyramid"}, {BudgetShape::kAdaptive, "adaptive"}};
+
+template <class Value, size_t n>
+const char* NameOf(const std::pair<Value, const char*> (&names)[n], Value value) {
+  return std::ranges::find(names, value, &std::pair<Value, const char*>::first)->second;
+}
+
+template <class Value, size_t n>
+Result<Value> Parse(const std::pair<Value, const char*> (&names)[n], const char* what, std::string_view name) {
+  std::string known;
+  for (const auto& [value, known_name] : names) {
+    if (name == known_name) return value;
+    known += (known.empty() ? "" : ", ") + std::string(known_name);
+  }
+  return Fail(ErrorCode::kInvalidArgument, "'" + std::string(name) + "' is no " + what + "; there are " + known);
+}
+
+double Norm(const float* row, int dim) {
+  double sum = 0;
+  for (int i = 0; i < dim; ++i) sum += double(row[i]) * row[i];
+  return std::sqrt(sum);
+}
+
+const float* KeyOf(const LaneEvidence& lane, size_t token) {
+  return lane.keys.data() + token * size_t(lane.key_dim);
+}
+const float* ValueOf(const LaneEvidence& lane, size_t token) {
+  return lane.values.data() + token * size_t(lane.value_dim);
+}
+
+// --- policies: the scores of one lane ---
+
+Scores WindowScores(const LaneEvidence& lane) {
+  return {lane.positions.begin(), lane.positions.end()};
+}
+
+// The same numbers on every machine (SplitMix64).
+Scores RandomScores(const LaneEvidence& lane, uint64_t seed) {
+  Scores scores;
+  for (const int32_t position : lane.positions) {
+    uint64_t bits = (seed + uint64_t(position)) * 0x9e3779b97f4a7c15u;
+    bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+    bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
+    scores.push_back(float((bits ^ (bits >> 31)) >> 40));
+  }
+  return scores;
+}
+
+Scores ArticleNormScores(const LaneEvidence& lane) {
+  Scores scores;
+  for (size_t i = 0; i < lane.num_tokens(); ++i) {
+    scores.push_back(float((Norm(KeyOf(lane, i), lane.key_dim) + Norm(ValueOf(lane, i), lane.value_dim)) / 2));
+  }
+  return scores;
+}
+
+Scores KnormScores(const LaneEvidence& lane) {
+  Scores scores;
+  for (size_t i = 0; i < lane.num_tokens(); ++i) scores.push_back(float(-Norm(KeyOf(lane, i), lane.key_dim)));
+  return scores;
+}
+
+Scores KeyDiffScores(const LaneEvidence& lane) {
+  const auto key_dim = size_t(lane.key_dim);
+  std::vector<double> anchor(key_dim);
+  std::vector<double> norms;
+  for (size_t i = 0; i < lane.num_tokens(); ++i) {
+    norms.push_back(std::max(Norm(KeyOf(lane, i), lane.key_dim), 1e-30));
+    for (int c = 0; c < lane.key_dim; ++c) anchor[size_t(c)] += KeyOf(lane, i)[c] / norms.back();
+  }
+  const double anchor_norm =
+      std::max(std::sqrt(std::inner_product(anchor.begin(), anchor.end(), anchor.begin(), 0.0)), 1e-30);
+  Scores scores;
+  for (size_t i = 0; i < lane.num_tokens(); ++i) {
+    const float* key = KeyOf(lane, i);
+    scores.push_back(float(-std::inner_product(anchor.begin(), anchor.end(), key, 0.0) / (norms[i] * anchor_norm)));
+  }
+  return scores;
+}
+
+// Mean over rows [first_row, num_rows_per_head) of each query head.
+Scores MeanProbabilities(const LaneEvidence& lane, int first_row) {
+  std::vector<double> sums(lane.num_tokens());
+  for (int head = 0; head < lane.num_query_heads; ++head) {
+    for (int row = first_row; row < lane.num_rows_per_head; ++row) {
+      const float* from = lane.probabilities.data() + size_t(head * lane.num_rows_per_head + row) * lane.num_tokens();
+      for (size_t i = 0; i < sums.size(); ++i) sums[i] += from[i];
+    }
+  }
+  const double count = double(lane.num_query_heads) * (lane.num_rows_per_head - first_row);
+  Scores scores;
+  for (const double sum : sums) scores.push_back(float(sum / count));
+  return scores;
+}
+
+// Average over so many neighbours, of which those outside count as 0.
+Scores Pool(const Scores& scores, int size) {
+  Scores pooled(scores.size());
+  for (int64_t i = 0; i < std::ssize(scores); ++i) {
+    double sum = 0;
+    for (int64_t j = std::max<int64_t>(0, i - size / 2); j <= std::min(i + size / 2, std::ssize(scores) - 1); ++j) {
+      sum += scores[size_t(j)];
+    }
+    pooled[size_t(i)] = float(sum / size);
+  }
+  return pooled;
+}
+
+// ln E[exp(scale q.k)] for a normal q: scale mean.k + scale^2 / 2 kT covariance k, by tokens.
+std::vector<double> ExpectedLogits(const LaneEvidence& lane, const QueryMoments& moments) {
+  const int dim = lane.key_dim;
+  const double scale = lane.attention_scale;
+  std::vector<double> logits;
+  std::vector<float> covariance = moments.second;
+  for (int i = 0; i < dim; ++i)
+    for (int j = 0; j < dim; ++j) covariance[size_t(i * dim + j)] -= moments.mean[size_t(i)] * moments.mean[size_t(j)];
+  std::vector<float> turned(moments.mean.size());
+  for (size_t token = 0; token < lane.num_tokens(); ++token) {
+    const float* key = KeyOf(lane, token);
+    std::ranges::fill(turned, 0.0f);
+    for (int i = 0; i < dim; ++i)
+      for (int j = 0; j < dim; ++j) turned[size_t(j)] += key[i] * covariance[size_t(i * dim + j)];
+    const double along = std::inner_product(key, key + dim, moments.mean.begin(), 0.0);
+    const double spread = std::inner_product(key, key + dim, turned.begin(), 0.0);
+    logits.push_back(scale * along + scale * scale / 2 * spread);
+  }
+  return logits;
+}
+
+Scores ExpectedScores(const LaneEvidence& lane) {
+  std::vector<double> expected(lane.num_tokens());
+  for (const QueryMoments& moments : lane.future_queries) {
+    std::vector<double> weights = ExpectedLogits(lane, moments);
+    const double largest = std::ranges::max(weights);
+    double sum = 0;
+    for (double& weight : weights) sum += weight = std::exp(weight - largest);
+    for (size_t i = 0; i < weights.size(); ++i) expected[i] += weights[i] / sum;
+  }
+  Scores scores;
+  for (size_t i = 0; i < lane.num_tokens(); ++i) {
+    const double mean = expected[i] / double(lane.future_queries.size());
+    scores.push_back(float((mean + double(kExpectedEpsilon)) * Norm(ValueOf(lane, i), lane.value_dim)));
+  }
+  return scores;
+}
+
+// All heads of a layer keep the same tokens as long as they hold the same ones.
+void ShareScores(std::span<const LaneEvidence> lanes, std::vector<Scores>& scores) {
+  const bool hold_the_same =
+      std::ranges::all_of(lanes, [&](const LaneEvidence& lane) { return lane.positions == lanes.front().positions; });
+  if (!hold_the_same) return;
+  Scores mean(lanes.front().num_tokens());
+  for (const Scores& of_lane : scores)
+    for (size_t i = 0; i < mean.size(); ++i) mean[i] += of_lane[i] / float(lanes.size());
+  std::ranges::fill(scores, mean);
+}
+
+Scores ScoreLane(const RetentionOptions& options, uint64_t lane_seed, const LaneEvidence& lane) {
+  switch (options.policy) {
+    case RetentionPolicy::kFull:
+    case RetentionPolicy::kWindow:
+      return WindowScores(lane);
+    case RetentionPolicy::kRandom:
+      return RandomScores(lane, lane_seed);
+    case RetentionPolicy::kArticleNorm:
+      return ArticleNormScores(lane);
+    case RetentionPolicy::kKnorm:
+      return KnormScores(lane);
+    case RetentionPolicy::kKeyDiff:
+      return KeyDiffScores(lane);
+    case RetentionPolicy::kTova:
+      return MeanProbabilities(lane, lane.num_rows_per_head - 1);
+    case RetentionPolicy::kH2o:
+      return lane.mass;
+    case RetentionPolicy::kSnapKv:
+      return Pool(MeanProbabilities(lane, 0), kSnapKvPooling);
+    case RetentionPolicy::kExpected:
+      return ExpectedScores(lane);
+  }
+  std::unreachable();
+}
+
+// --- which tokens stay ---
+
+// Candidate indexes, the best first.
+std::vector<int32_t> Ranked(const Scores& scores, CandidateRange candidates) {
+  std::vector<int32_t> ranked(size_t(candidates.size()));
+  std::iota(ranked.begin(), ranked.end(), int32_t(candidates.first));
+  std::ranges::sort(ranked, [&](int32_t a, int32_t b) {
+    return scores[size_t(a)] != scores[size_t(b)] ? scores[size_t(a)] > scores[size_t(b)] : a > b;
+  });
+  return ranked;
+}
+
+// How many each head keeps: its safe part, and then whoever has the best of what is left.
+std::vector<size_t> AdaptiveCounts(std::span<const Scores> scores, std::span<const std::vector<int32_t>> ranked,
+                                   int64_t num_kept) {
+  const auto num_safe = size_t(kAdaptiveFloor * double(num_kept));
+  std::vector<size_t> counts;
+  size_t num_left = size_t(num_kept) * scores.size();
+  for (const auto& of_head : ranked) {
+    counts.push_back(std::min(num_safe, of_head.size()));
+    num_left -= counts.back();
+  }
+  while (num_left-- > 0) {
+    std::optional<size_t> best;
+    const auto next = [&](size_t head) { return scores[head][size_t(ranked[head][counts[head]])]; };
+    for (size_t head = 0; head < ranked.size(); ++head) {
+      if (counts[head] == ranked[head].size()) continue;
+      if (!best || next(head) > next(*best)) best = head;
+    }
+    if (!best) break;
+    ++counts[*best];
+  }
+  return counts;
+}
+
+}  // namespace
+
+const char* RetentionPolicyName(RetentionPolicy policy) {
+  return NameOf(kPolicyNames, policy);
+}
+Result<RetentionPolicy> ParseRetentionPolicy(std::string_view name) {
+  return Parse(kPolicyNames, "retention policy", name);
+}
+const char* BudgetShapeName(BudgetShape shape) {
+  return NameOf(kShapeNames, shape);
+}
+Result<BudgetShape> ParseBudgetShape(std::string_view name) {
+  return Parse(kShapeNames, "budget shape", name);
+}
+
+Status RetentionOptions::Validate() const {
+  if (recent_tokens < 0 || sink_tokens < 0) {
+    return Fail(ErrorCode::kInvalidArgument, "retention counts tokens: recent " + std::to_string(recent_tokens) +
+                                                 " and sinks " + std::to_string(sink_tokens) + " must not be negative");
+  }
+  if (shape == BudgetShape::kAdaptive && !ScoresAreComparable(policy)) {
+    return Fail(ErrorCode::kInvalidArgument,
+                std::string("an adaptive budget compares the scores of heads, and those of the policy ") +
+                    RetentionPolicyName(policy) + " can't be compared; use h2o, snapkv, tova or expected, or uniform");
+  }
+  return {};
+}
+
+WantedEvidence WantedOf(RetentionPolicy policy) {
+  return {.probabilities = policy == RetentionPolicy::kTova || policy == RetentionPolicy::kSnapKv,
+          .mass = policy == RetentionPolicy::kH2o,
+          .future_queries = policy == RetentionPolicy::kExpected};
+}
+
+bool NeedsObserving(RetentionPolicy policy) {
+  const WantedEvidence wanted = WantedOf(policy);
+  return wanted.probabilities || wanted.mass || wanted.future_queries;
+}
+
+bool ScoresAreComparable(RetentionPolicy policy) {
+  return NeedsObserving(policy);  // probabilities are; norms and angles are not
+}
+
+int NumObservedQueries(RetentionPolicy policy) {
+  return policy == RetentionPolicy::kSnapKv ? 64 : policy == RetentionPolicy::kTova ? 1 : 0;
+}
+
+std::vector<std::vector<float>> ScoreTokens(const RetentionOptions& options, int layer,
+                                            std::span<const LaneEvidence> lanes) {
+  std::vector<Scores> scores;
+  for (size_t head = 0; head < lanes.size(); ++head) {
+    const uint64_t lane_seed = (options.seed << 40) + (uint64_t(layer) << 28) + (uint64_t(head) << 20);
+    scores.push_back(ScoreLane(options, lane_seed, lanes[head]));
+    // A number that is none must not decide the order of the others.
+    for (float& score : scores.back())
+      if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
+  }
+  if (options.policy == RetentionPolicy::kTova) ShareScores(lanes, scores);
+  return scores;
+}
+
+std::vector<int64_t> LayerBudgets(BudgetShape shape, int num_layers, int64_t num_kept, int64_t num_candidates) {
+  constexpr int64_t kSteepness = 20;  // the first layer's budget is that many times the last one's, less one
+  num_kept = std::min(num_kept, num_candidates);
+  std::vector<int64_t> budgets(size_t(num_layers), num_kept);
+  if (shape != BudgetShape::kPyramid || num_layers < 2) return budgets;
+  int64_t most = 2 * num_kept - num_kept / kSteepness;
+  most = std::min(most, num_candidates);
+  const int64_t least = 2 * num_kept - most;
+  int64_t total = 0;
+  for (int i = 0; i < num_layers; ++i) {
+    budgets[size_t(i)] = most - (most - least) * i / (num_layers - 1);
+    total += budgets[size_t(i)];
+  }
+  // Rounding must not make it cheaper or dearer than an even one.
+  int64_t left = num_kept * num_layers - total;
+  for (size_t i = 0; left != 0; i = (i + 1) % budgets.size()) {
+    const int64_t change = left > 0 ? 1 : -1;
+    if (budgets[i] + change < 0 || budgets[i] + change > num_candidates) continue;
+    budgets[i] += change;
+    left -= change;
+  }
+  return budgets;
+}
+
+std::vector<std::vector<int32_t>> SelectTokens(BudgetShape shape, std::span<const std::vector<float>> scores,
+                                               std::span<const CandidateRange> candidates, int64_t num_kept) {
+  std::vector<std::vector<int32_t>> ranked;
+  for (size_t head = 0; head < scores.size(); ++head) ranked.push_back(Ranked(scores[head], candidates[head]));
+  std::vector<size_t> counts(scores.size(), size_t(num_kept));
+  if (shape == BudgetShape::kAdaptive) counts = AdaptiveCounts(scores, ranked, num_kept);
+  for (size_t head = 0; head < ranked.size(); ++head) {
+    ranked[head].resize(std::min(counts[head], ranked[head].size()));
+    std::ranges::sort(ranked[head]);
+  }
+  return ranked;
+}
+
+}  // namespace kvist
