@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "engine/quality.h"
+#include "eval_retain.h"
 #include "model/golden.h"
 #include "model_options.h"
 #include "option_checks.h"
@@ -28,6 +29,7 @@ struct Arguments {
   std::vector<std::string> k_codecs;
   std::vector<std::string> v_codecs;
   QualityOptions quality;
+  RetainArguments retain;
   bool json = false;
   bool progress = false;
 };
@@ -88,6 +90,7 @@ Result<std::vector<Form>> FormsOf(const Arguments& arguments) {
   for (const std::string& k : arguments.k_codecs) {
     for (const std::string& v : arguments.v_codecs) names.push_back(k + "/" + v);
   }
+  if (names.empty() && !arguments.retain.policies.empty()) names = {"f16"};
   if (names.empty()) names = Ladder();
   std::vector<Form> forms;
   for (const std::string& name : names) {
@@ -143,6 +146,9 @@ Status EvalText(const Arguments& arguments, Output& out) {
   const std::vector<Token> tokens = Tokenize(text, *loaded.tokenizer);
   CatchInterrupts(true);
   Progress progress("eval", "tokens", arguments.progress);
+  if (!arguments.retain.policies.empty()) {
+    return EvalRetention(arguments.retain, forms, loaded, tokens, options, progress, arguments.json, out);
+  }
   KVIST_TRY(const QualityReport report,
             MeasureQuality(*loaded.model, tokens, forms, options, [&](int64_t done, int64_t all) {
               progress.Show(done, all);
@@ -230,6 +236,7 @@ void AddEvalCommand(CLI::App& program, Command* chosen) {
   CLI::Option* weights = command->get_option("--weights")->default_str("f32 with -f, else file");
   AddFormOptions(command, text, arguments.get());
   AddQualityOptions(command, text, &arguments->quality);
+  AddRetainOptions(command, text, &arguments->retain);
   AddThreadsOption(command, &arguments->model);
   AddMemoryOptions(command, &arguments->model);
   command->add_flag("--json", arguments->json, "Print one JSON object a metric");

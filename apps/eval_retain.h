@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/quality.h"
+#include "model_options.h"
+#include "record.h"
+#include "report.h"
+
+namespace kvist {
+
+// `kvist eval -f TEXT --retain ...`: what giving up tokens loses.
+struct RetainArguments {
+  std::vector<std::string> policies;  // empty: not asked for
+  std::vector<std::string> shapes = {"uniform"};
+  std::vector<double> keep = {0.25, 0.5, 0.75};
+  int64_t continuation_tokens = 256;
+  std::vector<int64_t> passkey_tokens;  // contexts in which keys are hidden; empty: no such test
+  int num_passkeys = 10;                // in each length
+};
+
+void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arguments);
+
+// `tokens` of the text; quality.window_tokens is the prefix.
+Status EvalRetention(const RetainArguments& arguments, std::span<const Form> forms, const LoadedModel& loaded,
+                     std::span<const Token> tokens, const QualityOptions& quality, Progress& progress, bool as_json,
+                     Output& out);
+
+}  // namespace kvist

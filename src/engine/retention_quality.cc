@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "engine/retention_quality.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+namespace kvist {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr Form kBaseForm{Codec::kF32, Codec::kF32};
+constexpr int64_t kPieceTokens = 128;  // of a step whose logits are all wanted
+constexpr int64_t kPrefillTokens = 512;
+
+double SecondsSince(Clock::time_point began) {
+  return std::chrono::duration<double>(Clock::now() - began).count();
+}
+
+size_t Size(int64_t count) {
+  return static_cast<size_t>(count);
+}
+
+// A cache a form, for the run.
+class Caches {
+ public:
+  Caches(const Model& model, const CacheOptions& options) : model_(model), options_(options) {}
+
+  Result<Cache*> Of(Form form) {
+    for (const auto& [known, cache] : caches_)
+      if (known == form) return cache.get();
+    CacheOptions options = options_;
+    options.form = form;
+    KVIST_TRY(auto cache, Cache::Open(model_.geometry(), options));
+    return caches_.emplace_back(form, std::move(cache)).second.get();
+  }
+
+ private:
+  const Model& model_;
+  const CacheOptions& options_;
+  std::vector<std::pair<Form, std::unique_ptr<Cache>>> caches_;
+};
+
+// Counts tokens that are computed, and asks whether to go on.
+class Stepper {
+ public:
+  Stepper(Model& model, int64_t num_all, const std::function<bool(int64_t, int64_t)>& progress)
+      : model_(model), num_all_(num_all), progress_(progress) {}
+
+  Result<std::span<const float>> Step(Sequence& sequence, std::span<const Token> tokens, LogitsWanted wanted) {
+    if (progress_ && !progress_(num_done_, num_all_)) return Fail(ErrorCode::kCancelled, "interrupted");
+    num_done_ += std::ssize(tokens);
+    const BatchItem item{.sequence = &sequence, .tokens = tokens, .logits = wanted};
+    return model_.Forward(std::span(&item, 1));
+  }
+  Status Feed(Sequence& sequence, std::span<const Token> tokens) {
+    for (size_t begin = 0; begin < tokens.size(); begin += Size(kPrefillTokens)) {
+      const auto piece = tokens.subspan(begin, std::min(Size(kPrefillTokens), tokens.size() - begin));
+      KVIST_TRY([[maybe_unused]] const auto none, Step(sequence, piece, LogitsWanted::kNone));
+    }
+    return {};
+  }
+  // visit(i, logits): what is predicted after tokens[i].
+  template <class Visit>
+  Status Score(Sequence& sequence, std::span<const Token> tokens, Visit visit) {
+    const auto vocabulary = Size(model_.num_vocabulary());
+    for (size_t begin = 0; begin < tokens.size(); begin += Size(kPieceTokens)) {
+      const auto piece = tokens.subspan(begin, std::min(Size(kPieceTokens), tokens.size() - begin));
+      KVIST_TRY(const auto logits, Step(sequence, piece, LogitsWanted::kAll));
+      for (size_t i = 0; i < piece.size(); ++i) visit(begin + i, logits.subspan(i * vocabulary, vocabulary));
+    }
+    return {};
+  }
+
+ private:
+  Model& model_;
+  const int64_t num_all_;
+  const std::function<bool(int64_t, int64_t)>& progress_;
+  int64_t num_done_ = 0;
+};
+
+std::vector<Form> FormsOf(std::span<const RetentionCase> cases) {
+  std::vector<Form> forms;
+  for (const RetentionCase& each : cases)
+    if (std::ranges::find(forms, each.form) == forms.end()) forms.push_back(each.form);
+  return forms;
+}
+
+Status ObserveAll(Sequence& sequence, std::span<const RetentionCase> cases) {
+  for (const RetentionCase& each : cases) {
+    if (NeedsObserving(each.policy)) KVIST_TRY_VOID(sequence.Observe(each.policy));
+  }
+  return {};
+}
+
+Result<RetentionReport> Apply(const RetentionCase& what, int64_t num_prefix_tokens, Sequence& sequence) {
+  return sequence.Retain({.policy = what.policy, .shape = what.shape},
+                         std::max<int64_t>(1, std::llround(what.keep * double(num_prefix_tokens))));
+}
+
+Status CheckCases(std::span<const RetentionCase> cases) {
+  if (cases.empty()) return Fail(ErrorCode::kInvalidArgument, "there is no retention policy to measure");
+  for (const RetentionCase& each : cases) {
+    KVIST_TRY_VOID((RetentionOptions{.policy = each.policy, .shape = each.shape}.Validate()));
+    if (each.keep > 0 && each.keep <= 1) continue;
+    return Fail(ErrorCode::kInvalidArgument,
+                "a share of " + std::to_string(each.keep) + " to keep; it must be above 0 and at most 1");
+  }
+  return {};
+}
+
+// --- continuation ---
+
+class Continuation {
+ public:
+  Continuation(Model& model, std::span<const RetentionCase> cases, const RetentionQualityOptions& options,
+               const std::function<bool(int64_t, int64_t)>& progress)
+      : cases_(cases),
+        options_(options),
+        caches_(model, options_.cache),
+        stepper_(model, NumTokens(), progress),
+        results_(cases.size()) {}
+
+  Status RunWindow(std::vector<Token> window) {
+    if (options_.bos) window[0] = *options_.bos;
+    const std::span<const Token> prefix(window.data(), Size(options_.prefix_tokens));
+    const auto rest = std::span<const Token>(window).subspan(prefix.size());
+    KVIST_TRY_VOID(RunBase(prefix, rest));
+    for (const Form form : FormsOf(cases_)) {
+      KVIST_TRY(Cache* const cache, caches_.Of(form));
+      Sequence whole = cache->Begin();
+      KVIST_TRY_VOID(ObserveAll(whole, cases_));
+      const auto began = Clock::now();
+      KVIST_TRY_VOID(stepper_.Feed(whole, prefix));
+      observed_prefill_s_ += SecondsSince(began);
+      ++num_observed_;
+      for (size_t i = 0; i < cases_.size(); ++i) {
+        if (cases_[i].form == form) KVIST_TRY_VOID(RunCase(i, whole, rest));
+      }
+    }
+    return {};
+  }
+
+  RetentionQualityReport Report(int num_windows) const {
+    RetentionQualityReport report;
+    report.base_perplexity = std::exp(Mean(base_losses_));
+    report.no_prefix_perplexity = std::exp(Mean(no_prefix_losses_));
+    report.prefill_s = prefill_s_ / num_windows;
+    report.observed_prefill_s = observed_prefill_s_ / num_observed_;
+    for (size_t i = 0; i < cases_.size(); ++i) {
+      const Running& of_case = results_[i];
+      const FormQuality summary = SummariseQuality(of_case.predictions, num_windows);
+      const double loss = std::log(summary.perplexity), none = Mean(no_prefix_losses_), full = Mean(base_losses_);
+      report.cases.push_back({.what = cases_[i],
+                              .kl = summary.kl,
+                              .same_top = summary.same_top,
+                              .perplexity = summary.perplexity,
+                              .recovered = (none - loss) / (none - full),
+                              .held_tokens = of_case.held_tokens / num_windows,
+                              .held_bytes = of_case.held_bytes / num_windows,
+                              .retain_s = of_case.retain_s / num_windows});
+    }
+    return report;
+  }
+
+ private:
+  struct Running {
+    std::vector<PredictionQuality> predictions;
+    double held_tokens = 0, held_bytes = 0, retain_s = 0;
+  };
+
+  static double Mean(std::span<const double> numbers) {
+    return std::reduce(numbers.begin(), numbers.end(), 0.0) / static_cast<double>(numbers.size());
+  }
+  int64_t NumTokens() const {
+    const int64_t of_forms = std::ssize(FormsOf(cases_)) * options_.prefix_tokens;
+    const int64_t of_cases = (std::ssize(cases_) + 2) * options_.continuation_tokens;
+    return options_.num_windows * (options_.prefix_tokens + of_forms + of_cases);
+  }
+
+  Status RunBase(std::span<const Token> prefix, std::span<const Token> rest) {
+    KVIST_TRY(Cache* const cache, caches_.Of(kBaseForm));
+    Sequence whole = cache->Begin();
+    const auto began = Clock::now();
+    KVIST_TRY_VOID(stepper_.Feed(whole, prefix));
+    prefill_s_ += SecondsSince(began);
+    base_logits_.clear();
+    KVIST_TRY_VOID(stepper_.Score(whole, rest, [&](size_t i, std::span<const float> logits) {
+      if (i + 1 == rest.size()) return;
+      base_logits_.emplace_back(logits.begin(), logits.end());
+      base_log_sums_.resize(base_logits_.size());
+      base_log_sums_.back() = LogSumExp(logits);
+      base_losses_.push_back(base_log_sums_.back() - double(logits[Size(rest[i + 1])]));
+    }));
+    Sequence without = cache->Begin();
+    return stepper_.Score(without, rest, [&](size_t i, std::span<const float> logits) {
+      if (i + 1 < rest.size()) no_prefix_losses_.push_back(LogSumExp(logits) - double(logits[Size(rest[i + 1])]));
+    });
+  }
+
+  Status RunCase(size_t index, const Sequence& whole, std::span<const Token> rest) {
+    Running& of_case = results_[index];
+    Sequence sequence = whole.Fork();
+    const auto began = Clock::now();
+    KVIST_TRY([[maybe_unused]] const RetentionReport retained, Apply(cases_[index], options_.prefix_tokens, sequence));
+    of_case.retain_s += SecondsSince(began);
+    of_case.held_tokens += sequence.num_held_tokens();
+    of_case.held_bytes += static_cast<double>(sequence.num_held_bytes());
+    return stepper_.Score(sequence, rest, [&](size_t i, std::span<const float> logits) {
+      if (i + 1 == rest.size()) return;
+      of_case.predictions.push_back(ComparePrediction(base_logits_[i], base_log_sums_[i], logits, rest[i + 1]));
+    });
+  }
+
+  const std::span<const RetentionCase> cases_;
+  const RetentionQualityOptions& options_;
+  Caches caches_;
+  Stepper stepper_;
+  std::vector<Running> results_;                 // [case]
+  std::vector<std::vector<float>> base_logits_;  // of the window's continuation
+  std::vector<double> base_log_sums_;
+  std::vector<double> base_losses_, no_prefix_losses_;
+  double prefill_s_ = 0, observed_prefill_s_ = 0;
+  int num_observed_ = 0;
+};
+
+// --- passkeys ---
+
+Status AskFor(const Passkey& passkey, Sequence& sequence, Stepper& stepper, PasskeyQuality& quality) {
+  std::vector<Token> tokens = passkey.question;
+  tokens.insert(tokens.end(), passkey.digits.begin(), passkey.digits.end() - 1);
+  bool is_found = true;
+  KVIST_TRY_VOID(stepper.Score(sequence, tokens, [&](size_t i, std::span<const float> logits) {
+    if (i + 1 < passkey.question.size()) return;
+    const Token digit = passkey.digits[i + 1 - passkey.question.size()];
+    is_found &= std::ranges::max_element(logits) - logits.begin() == digit;
+    quality.log_probability += double(logits[Size(digit)]) - LogSumExp(logits);
+  }));
+  quality.found += is_found ? 1 : 0;
+  ++quality.num_keys;
+  return {};
+}
+
+}  // namespace
+
+Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const Token> text,
+                                                std::span<const RetentionCase> cases,
+                                                const RetentionQualityOptions& options,
+                                                const std::function<bool(int64_t, int64_t)>& progress) {
+  KVIST_TRY_VOID(CheckCases(cases));
+  const auto invalid = [](const std::string& message) { return Fail(ErrorCode::kInvalidArgument, message); };
+  const int64_t window_tokens = options.prefix_tokens + options.continuation_tokens;
+  if (options.prefix_tokens < 256 || options.continuation_tokens < 2 || options.num_windows < 1) {
+    return invalid("a prefix must have at least 256 tokens, what follows it 2, and there must be a window");
+  }
+  if (window_tokens > model.context_length()) {
+    return invalid("a window of " + std::to_string(window_tokens) + " tokens; the model's context has " +
+                   std::to_string(model.context_length()));
+  }
+  if (std::ssize(text) < options.num_windows * window_tokens) {
+    return invalid("the text has " + std::to_string(text.size()) + " tokens, not enough for " +
+                   std::to_string(options.num_windows) + " windows of " + std::to_string(window_tokens) +
+                   "; give a longer text, fewer windows or shorter ones");
+  }
+  Continuation continuation(model, cases, options, progress);
+  for (int i = 0; i < options.num_windows; ++i) {
+    const auto window = text.subspan(Size(i * window_tokens), Size(window_tokens));
+    KVIST_TRY_VOID(continuation.RunWindow({window.begin(), window.end()}));
+  }
+  return continuation.Report(options.num_windows);
+}
+
+Result<std::vector<PasskeyQuality>> MeasurePasskeys(Model& model, std::span<const Passkey> passkeys,
+                                                    std::span<const RetentionCase> cases, const CacheOptions& options,
+                                                    const std::function<bool(int64_t, int64_t)>& progress) {
+  KVIST_TRY_VOID(CheckCases(cases));
+  if (passkeys.empty()) return Fail(ErrorCode::kInvalidArgument, "there is no passkey to look for");
+  Caches caches(model, options);
+  const std::vector<Form> forms = FormsOf(cases);
+  int64_t num_all = 0;
+  for (const Passkey& each : passkeys) {
+    if (each.question.empty() || each.digits.empty()) {
+      return Fail(ErrorCode::kInvalidArgument, "a passkey needs a question and digits");
+    }
+    const auto num_asked = std::ssize(each.question) + std::ssize(each.digits) - 1;
+    num_all += std::ssize(forms) * std::ssize(each.context) + std::ssize(cases) * num_asked;
+    if (std::ssize(each.context) + num_asked <= model.context_length()) continue;
+    return Fail(ErrorCode::kInvalidArgument,
+                "a passkey's context and question have " + std::to_string(std::ssize(each.context) + num_asked) +
+                    " tokens; the model's context has " + std::to_string(model.context_length()));
+  }
+  Stepper stepper(model, num_all, progress);
+  std::vector<PasskeyQuality> qualities;
+  for (const RetentionCase& each : cases) qualities.push_back({.what = each});
+  for (const Passkey& passkey : passkeys) {
+    for (const Form form : forms) {
+      KVIST_TRY(Cache* const cache, caches.Of(form));
+      Sequence whole = cache->Begin();
+      KVIST_TRY_VOID(ObserveAll(whole, cases));
+      KVIST_TRY_VOID(stepper.Feed(whole, passkey.context));
+      for (size_t i = 0; i < cases.size(); ++i) {
+        if (cases[i].form != form) continue;
+        Sequence sequence = whole.Fork();
+        KVIST_TRY([[maybe_unused]] const auto retained, Apply(cases[i], std::ssize(passkey.context), sequence));
+        KVIST_TRY_VOID(AskFor(passkey, sequence, stepper, qualities[i]));
+      }
+    }
+  }
+  for (PasskeyQuality& each : qualities) {
+    each.found /= static_cast<double>(each.num_keys);
+    each.log_probability /= static_cast<double>(each.num_keys);
+  }
+  return qualities;
+}
+
+}  // namespace kvist

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/quality.h"
+#include "kvist/error.h"
+#include "kvist/geometry.h"
+#include "kvist/retention.h"
+#include "model/model.h"
+
+namespace kvist {
+
+// What giving up tokens does to a model's predictions. A text's prefix is computed with nothing lost, a policy then
+// gives up tokens of it, without having seen what comes, and the model goes on: with the text itself, or with a
+// question about something that was hidden in the prefix (the passkey test of Landmark Attention, 2305.16300).
+struct RetentionCase {
+  Form form;
+  RetentionPolicy policy = RetentionPolicy::kFull;
+  BudgetShape shape = BudgetShape::kUniform;
+  double keep = 1;  // share of the prefix's tokens
+};
+
+struct RetentionQualityOptions {
+  int64_t prefix_tokens = 4096;
+  int64_t continuation_tokens = 256;
+  int num_windows = 2;
+  CacheOptions cache = {};  // its form does not count
+  std::optional<Token> bos = {};
+};
+
+// One case, over all windows.
+struct RetentionQuality {
+  RetentionCase what;
+  Estimate kl;  // of the continuation's predictions, from those with the whole prefix in f32
+  double same_top = 0;
+  double perplexity = 0;
+  double recovered = 0;  // of what the prefix is worth, in nats: 1 as good as all of it, 0 as none of it
+  double held_tokens = 0, held_bytes = 0, retain_s = 0;  // means over windows, when the continuation begins
+};
+
+struct RetentionQualityReport {
+  double base_perplexity = 0;       // with the whole prefix, in f32
+  double no_prefix_perplexity = 0;  // with none
+  double prefill_s = 0;             // of a prefix, mean over windows, with nothing observed
+  double observed_prefill_s = 0;    // and while attention is noted for all policies that ask
+  std::vector<RetentionQuality> cases;
+};
+
+// kInvalidArgument: no cases, a share that is not in (0, 1], too few tokens of text, a window longer than the model's
+// context; kCancelled when progress(done, all) returns false; what Forward returns.
+Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const Token> text,
+                                                std::span<const RetentionCase> cases,
+                                                const RetentionQualityOptions& options,
+                                                const std::function<bool(int64_t, int64_t)>& progress);
+
+// The prompts of a passkey test, as tokens.
+struct Passkey {
+  std::vector<Token> context;   // with the key hidden at some depth; tokens are given up after it
+  std::vector<Token> question;  // ends where the key's digits begin
+  std::vector<Token> digits;
+  double depth = 0;  // 0: the key comes first, 1: last
+};
+
+struct PasskeyQuality {
+  RetentionCase what;
+  int64_t num_keys = 0;
+  double found = 0;            // share of keys of which every digit is the likeliest token
+  double log_probability = 0;  // of a key's digits together, mean over keys, in nats
+};
+
+Result<std::vector<PasskeyQuality>> MeasurePasskeys(Model& model, std::span<const Passkey> passkeys,
+                                                    std::span<const RetentionCase> cases, const CacheOptions& cache,
+                                                    const std::function<bool(int64_t, int64_t)>& progress);
+
+}  // namespace kvist
