@@ -90,7 +90,7 @@ void AttentionObserver::Note(const LayerView& layer, int64_t first_position, int
   if (geometry.window > 0) return;
   for (int kv_head = worker.index; kv_head < geometry.num_kv_heads; kv_head += worker.count) {
     if (wanted_.probabilities) NoteRecent(layer, kv_head, first_position, num_tokens, queries);
-    if (wanted_.mass) NoteMass(layer, kv_head, first_position, num_tokens, queries);
+    if (wanted_.mass && !layer.table.HasSpilled()) NoteMass(layer, kv_head, first_position, num_tokens, queries);
     if (wanted_.future_queries) NoteMoments(layer, kv_head, first_position, num_tokens, queries);
   }
 }

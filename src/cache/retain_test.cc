@@ -13,6 +13,7 @@
 
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
+#include "tier/tier_test_kit.h"
 
 namespace kvist {
 namespace {
@@ -462,6 +463,56 @@ TEST_CASE("retain: what is computed with gaps in view is nobody's prefix") {
   CHECK(other.num_tokens() == kTokens / kBlockTokens * kBlockTokens);  // full blocks of before, still idle
   CHECK(reuse.shared_tokens == other.num_tokens());
   CHECK(sequence.Reuse(text.tokens).shared_tokens == 0);
+}
+
+TEST_CASE("retain: a session of a sequence with gaps has its tokens, and those after the gap are computed again") {
+  const CacheGeometry geometry = SmallGeometry(0);
+  const TestFolder folder;
+  std::mt19937 random(20);
+  const StepData text = RandomStep(random, geometry, kTokens);
+  CacheOptions options{.form = kF32, .budget_bytes = kBudget};
+  options.shares_prefixes = true;
+  options.model = {"test", {1, 2}};
+  options.tiers = {"disk:" + folder.path() + ",size=64M"};
+  std::vector<Token> tokens;
+  {
+    const auto cache = Cache::Open(geometry, options).value();
+    Sequence sequence = cache->Begin();
+    RunRest(geometry, text, sequence);
+    REQUIRE(sequence.Retain({.policy = RetentionPolicy::kKnorm}, 120));
+    REQUIRE(cache->Save("evicted", sequence));
+  }
+  const auto cache = Cache::Open(geometry, options).value();
+  auto resumed = cache->Resume("evicted");
+  REQUIRE(resumed);
+  CHECK(resumed->tokens == text.tokens);
+  CHECK(resumed->sequence.num_tokens() < kTokens);
+  const StepOutput out = RunRest(geometry, text, resumed->sequence);
+  Sequence whole = cache->Begin("another salt");
+  CHECK(Last(RunRest(geometry, text, whole), kTokens, 12) == Last(out, std::ssize(out[0]) / 16, 12));
+}
+
+TEST_CASE("retain: a sequence that is spilled while it is observed goes on, and had to be evicted before") {
+  const CacheGeometry geometry = SmallGeometry(0);
+  const TestFolder folder;
+  std::mt19937 random(21);
+  const StepData text = RandomStep(random, geometry, 1400);
+  CacheOptions options{.form = kF32, .budget_bytes = size_t{320} << 10};
+  options.shares_prefixes = true;
+  options.model = {"test", {1, 2}};
+  options.tiers = {"disk:" + folder.path() + ",size=64M"};
+  const auto cache = Cache::Open(geometry, options).value();
+  Sequence sequence = Begin(*cache);
+  RunRest(geometry, text, sequence, 64, [&](const StepData& part) {
+    if (auto out = RunStepOnThreads(geometry, part, sequence, 1)) return *std::move(out);
+    REQUIRE(sequence.Spill(std::ssize(part.tokens)));
+    return RunStepOnThreads(geometry, part, sequence, 1).value();
+  });
+  CHECK(sequence.num_spilled_tokens() > 0);
+  const auto report = sequence.Retain({.policy = RetentionPolicy::kH2o}, 120);
+  REQUIRE_FALSE(report);
+  CHECK(report.error().code == ErrorCode::kFailedPrecondition);
+  CHECK(sequence.num_tokens() == 1400);
 }
 
 }  // namespace

@@ -211,7 +211,7 @@ Result<RetentionReport> Sequence::State::Retain(const RetentionOptions& options,
   ForgetStep();
   KVIST_TRY_VOID(CheckRetain(options, num_tokens_to_keep));
   RetentionReport report{.num_tokens = num_tokens};
-  const size_t bytes_before = core->LiveBytes();
+  const size_t bytes_before = HeldBytes();
   std::vector<std::shared_ptr<KeptTokens>> fresh(tables.size());
   std::vector<RetainPlan> plans(tables.size());
   for (size_t group = 0; group < tables.size(); ++group) {
@@ -232,7 +232,7 @@ Result<RetentionReport> Sequence::State::Retain(const RetentionOptions& options,
   }
   FollowShrinking();
   report.num_kept_tokens = MeanHeldTokens();
-  const size_t bytes_after = core->LiveBytes();
+  const size_t bytes_after = HeldBytes();
   report.freed_bytes = bytes_before > bytes_after ? bytes_before - bytes_after : 0;
   return report;
 }

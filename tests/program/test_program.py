@@ -456,6 +456,34 @@ class WithModel(ProgramTest):
         self.assertTrue(2 < q2["bits"] < 3 < q2["total_bits"] < 16, q2)
         self.assertLess(q2["kv_bytes"], f16["kv_bytes"])
 
+    def test_eval_retention(self):
+        text = self.file("sheep.txt", b"".join(b"%d sheep stood on the hill, and one went home. " % i for i in range(80)))
+        command = ["eval", "-m", "smollm2", "-f", text, "--threads=1", "--weights=file", "--windows=1", "--context=288"]
+        command += ["--continuation=16", "--passkey=288", "--passkeys=1"]
+        records = self.objects(run(*command, "--retain=window,expected", "--keep=0.5", "--json"))
+        of_policy = {}
+        for record in records:
+            of_policy.setdefault(record["params"]["policy"], {})[record["metric"]] = record["value"]
+        self.assertEqual(list(of_policy), ["full", "window", "expected"])
+        for policy, held in (("full", 288), ("window", 144), ("expected", 144)):
+            self.assertAlmostEqual(of_policy[policy]["held_tokens"], held, delta=32)
+            self.assertEqual(of_policy[policy]["passkeys"], 1)
+        self.assertLess(of_policy["full"]["kl_mean"], 1e-3)
+        self.assertLess(of_policy["full"]["kl_mean"], of_policy["window"]["kl_mean"])
+        self.assertLess(of_policy["window"]["kv_bytes"], 0.7 * of_policy["full"]["kv_bytes"])
+        table = self.assert_ok(run(*command, "--retain=knorm", "--keep=0.4", "--form=q8")).decode()
+        for word in ("perplexity with the whole prefix", "\nq8       knorm ", "pass keys hidden in 288 tokens"):
+            self.assertIn(word, table)
+
+    def test_eval_retention_tells_what_is_wrong(self):
+        text = self.file("short.txt", b"One sheep. " * 200)
+        command = ["eval", "-m", "smollm2", "-f", text, "--windows=1"]
+        self.assert_fails(run(*command, "--retain=best"), 2, "best", "snapkv")
+        self.assert_fails(run(*command, "--retain=knorm", "--keep=0"), 2, "--keep")
+        self.assert_fails(run(*command, "--retain=knorm", "--shape=round"), 2, "round", "uniform")
+        self.assert_fails(run(*command, "--retain=knorm", "--context=4096"), 2, "not enough")
+        self.assert_fails(run(*command, "--keep=0.5"), 2, "--retain")
+
     def test_eval_text_as_a_table(self):
         table = self.assert_ok(self.eval_text("--form-k=q8,q3", "--form-v=q4", "--after-the-fact", "--weights=file")).decode()
         for word in ("47 predictions", "after the fact", "perplexity", "\nq8/q4 ", "\nq3/q4 "):
