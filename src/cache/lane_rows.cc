@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 
 #include "cache/rope.h"
 #include "codec/tile.h"
@@ -107,7 +106,7 @@ void Dot(const float* query, const float* keys, int key_dim, float* scores) {
   std::ranges::copy(sums, scores);
 }
 
-// Of one row's scores, of which the first num_visible count.
+// Of one row's scores; adds to what is there.
 void AddSoftmax(std::span<const float> scores, std::span<float> probabilities) {
   const float largest = std::ranges::max(scores);
   std::vector<float> weights(scores.size());

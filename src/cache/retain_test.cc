@@ -37,6 +37,14 @@ std::unique_ptr<Cache> OpenCache(const CacheGeometry& geometry, Form form = kF32
   return Cache::Open(geometry, options).value();
 }
 
+CacheOptions OptionsWithDisk(const TestFolder& folder, size_t budget_bytes = kBudget) {
+  CacheOptions options{.form = kF32, .budget_bytes = budget_bytes};
+  options.shares_prefixes = true;
+  options.model = {"test", {1, 2}};
+  options.tiers = {"disk:" + folder.path() + ",size=64M"};
+  return options;
+}
+
 Sequence Begin(Cache& cache) {
   Sequence sequence = cache.Begin();
   for (const RetentionPolicy policy : {RetentionPolicy::kTova, RetentionPolicy::kH2o, RetentionPolicy::kExpected}) {
@@ -470,11 +478,7 @@ TEST_CASE("retain: a session of a sequence with gaps has its tokens, and those a
   const TestFolder folder;
   std::mt19937 random(20);
   const StepData text = RandomStep(random, geometry, kTokens);
-  CacheOptions options{.form = kF32, .budget_bytes = kBudget};
-  options.shares_prefixes = true;
-  options.model = {"test", {1, 2}};
-  options.tiers = {"disk:" + folder.path() + ",size=64M"};
-  std::vector<Token> tokens;
+  const CacheOptions options = OptionsWithDisk(folder);
   {
     const auto cache = Cache::Open(geometry, options).value();
     Sequence sequence = cache->Begin();
@@ -497,11 +501,7 @@ TEST_CASE("retain: a sequence that is spilled while it is observed goes on, and 
   const TestFolder folder;
   std::mt19937 random(21);
   const StepData text = RandomStep(random, geometry, 1400);
-  CacheOptions options{.form = kF32, .budget_bytes = size_t{320} << 10};
-  options.shares_prefixes = true;
-  options.model = {"test", {1, 2}};
-  options.tiers = {"disk:" + folder.path() + ",size=64M"};
-  const auto cache = Cache::Open(geometry, options).value();
+  const auto cache = Cache::Open(geometry, OptionsWithDisk(folder, size_t{320} << 10)).value();
   Sequence sequence = Begin(*cache);
   RunRest(geometry, text, sequence, 64, [&](const StepData& part) {
     if (auto out = RunStepOnThreads(geometry, part, sequence, 1)) return *std::move(out);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/seconds_since.h"
 #include "cache/lane_rows.h"
 #include "cache/sequence_state.h"
 #include "policy/retention.h"
@@ -17,9 +18,6 @@ namespace kvist {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double SecondsSince(Clock::time_point began) {
-  return std::chrono::duration<double>(Clock::now() - began).count();
-}
 
 // Calls run(i) for i in [0, count), on as many threads as the machine runs at once.
 template <class Run>

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/seconds_since.h"
 #include "cache/prefixes.h"
 #include "tier/open_tier.h"
 
@@ -24,10 +25,6 @@ constexpr std::chrono::milliseconds kBetweenLooks{5};
 // A write is divided into transfers of about so many blocks: what is written makes room before the rest is.
 constexpr size_t kBlocksAWrite = 64;
 constexpr size_t kMostRecordsAWrite = 256;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Entries with their references, until they are written or it is given up.
 struct Held {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/seconds_since.h"
 #include "engine/continuation.h"
 #include "engine/limits.h"
 #include "engine/moved_reuse.h"
@@ -19,10 +20,6 @@ using Clock = std::chrono::steady_clock;
 // The last token of a prompt is always computed: its logits say what comes next.
 std::span<const Token> ReusableTokens(std::span<const Token> prompt) {
   return prompt.first(prompt.size() - 1);
-}
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 #include <numeric>
 #include <utility>
 
+#include "base/seconds_since.h"
+
 namespace kvist {
 namespace {
 
@@ -17,10 +19,6 @@ using Clock = std::chrono::steady_clock;
 constexpr Form kBaseForm{Codec::kF32, Codec::kF32};
 constexpr int64_t kPieceTokens = 128;  // of a step whose logits are all wanted
 constexpr int64_t kPrefillTokens = 512;
-
-double SecondsSince(Clock::time_point began) {
-  return std::chrono::duration<double>(Clock::now() - began).count();
-}
 
 size_t Size(int64_t count) {
   return static_cast<size_t>(count);
