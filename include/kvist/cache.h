@@ -219,8 +219,8 @@ class Sequence {
   // stored in a session, until it is truncated to before it: as after Remove.
   int64_t ReuseMoved(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX);
 
-  // Whether some of the tokens were computed with others in view than those before them: after ReuseMoved, and after
-  // Remove of what was not the end.
+  // Whether some of the tokens were computed with others in view than those before them: after ReuseMoved, after Remove
+  // of what was not the end, and after Retain.
   bool is_approximate() const;
 
   // Makes room for the tokens at positions num_tokens() and on. Allocates blocks, and copies the open block when it is
@@ -273,12 +273,29 @@ class Sequence {
   // From the next step on, Attend also notes what the policy wants to know of attention (tova, h2o, snapkv, expected);
   // what is noted for other policies stays. kInvalidArgument where it wants nothing.
   Status Observe(RetentionPolicy policy);
+  // For kvzip: the tokens of the next steps repeat tokens [begin, end) of the sequence, a few thousand at most, until
+  // the next call; notes what each of them is attended to at most. Do it with a fork, chunk after chunk, and let the
+  // sequence take over what the fork has noted. Tokens that nobody repeated count 0, those that came later 1.
+  // kOutOfRange for tokens that the sequence has not.
+  Status ObserveRepeating(int64_t begin, int64_t end);
+  void TakeObserved(const Sequence& fork);
   // Tokens that a lane of the layers without a window holds, mean over lanes.
   double num_held_tokens() const;
   // Of the blocks and kept tokens that the sequence uses, also those that others share.
   size_t num_held_bytes() const;
   // The positions of a lane's tokens, ascending.
   std::vector<int64_t> HeldPositions(int layer, int kv_head) const;
+
+  // In a cache of a quantised form, whether this sequence's blocks are sealed once they are old enough (they are,
+  // unless this says otherwise) or stay in the open form. From the next step on, which seals what it finds old enough;
+  // what is sealed stays sealed, and nothing else is moved. Sequences that never seal share prefixes with one another.
+  // When the sequence has tokens already, nothing computed from then on is shared or restored with a session. Only
+  // sealed blocks can be spilled.
+  void SetSealing(bool is_sealing);
+  bool is_sealing() const;
+  // How far ahead of this sequence memory is taken from now on, instead of CacheOptions::growth. kInvalidArgument as
+  // GrowthOptions::Validate; kOutOfRange when it is static and shorter than the sequence.
+  Status SetGrowth(const GrowthOptions& options);
 
   // A second sequence with the same tokens. All blocks are shared; costs no memory until one of them appends. When a
   // step is under way, its Appends have to be done before the fork prepares a step of its own.

@@ -57,6 +57,7 @@ struct RopeSpec {
   float position_scale = 1.0f;
   RopePairing pairing = RopePairing::kAdjacent;
   std::vector<float> frequency_factors = {};  // empty, or dims / 2 values
+  bool operator==(const RopeSpec&) const = default;
 };
 
 struct LayerGeometry {
@@ -67,6 +68,9 @@ struct LayerGeometry {
   int window = 0;                // tokens a query sees, itself included; 0: all before it
   float attention_scale = 0.0f;  // factor on q.k; 0: 1 / sqrt(key_dim)
   RopeSpec rope = {};
+
+  float score_scale() const;  // the factor on q.k that attention_scale stands for
+  int num_heads_per_kv_head() const { return num_query_heads / num_kv_heads; }
 };
 
 inline constexpr int kMaxHeadDim = 512;

@@ -23,16 +23,17 @@ enum class RetentionPolicy : uint8_t {
   kH2o,          // what all queries together attended to, and as many of the last tokens (Zhang 2023)
   kSnapKv,       // what the last 64 queries attend to, smoothed over 5 tokens (Li 2024)
   kExpected,     // what queries of the positions to come are expected to attend to (Devoto 2025)
+  kKvzip,  // what the model attends to when it repeats the text (Kim 2025): a second pass, Sequence::ObserveRepeating
 };
 inline constexpr RetentionPolicy kAllRetentionPolicies[] = {
-    RetentionPolicy::kFull,   RetentionPolicy::kWindow,  RetentionPolicy::kRandom, RetentionPolicy::kArticleNorm,
-    RetentionPolicy::kKnorm,  RetentionPolicy::kKeyDiff, RetentionPolicy::kTova,   RetentionPolicy::kH2o,
-    RetentionPolicy::kSnapKv, RetentionPolicy::kExpected};
+    RetentionPolicy::kFull,   RetentionPolicy::kWindow,   RetentionPolicy::kRandom, RetentionPolicy::kArticleNorm,
+    RetentionPolicy::kKnorm,  RetentionPolicy::kKeyDiff,  RetentionPolicy::kTova,   RetentionPolicy::kH2o,
+    RetentionPolicy::kSnapKv, RetentionPolicy::kExpected, RetentionPolicy::kKvzip};
 const char* RetentionPolicyName(RetentionPolicy policy);  // "snapkv", ...
 // The inverse. kInvalidArgument names the known ones.
 Result<RetentionPolicy> ParseRetentionPolicy(std::string_view name);
 
-// Whether the policy looks at attention, so that Sequence::Observe has to come first.
+// Whether the policy looks at attention, so that Sequence::Observe has to come first, or ObserveRepeating for kvzip.
 bool NeedsObserving(RetentionPolicy policy);
 
 // How the kept tokens are shared out among lanes.
@@ -40,6 +41,7 @@ enum class BudgetShape : uint8_t {
   kUniform,   // the same number in every lane
   kPyramid,   // more in the first layers than in the last, falling evenly (PyramidKV, Cai 2024)
   kAdaptive,  // within a layer, the heads with the best scores get more (AdaKV, Feng 2024)
+  kGlobal,    // so do layers: the best scores of all lanes stay, wherever they are (KVzip, Kim 2025)
 };
 const char* BudgetShapeName(BudgetShape shape);  // "uniform", ...
 Result<BudgetShape> ParseBudgetShape(std::string_view name);
@@ -51,7 +53,8 @@ struct RetentionOptions {
   int64_t sink_tokens = 4;     // first ones, likewise
   uint64_t seed = 1;           // of kRandom
 
-  // kInvalidArgument: a negative number; kAdaptive with a policy whose scores can't be compared between heads.
+  // kInvalidArgument: a negative number; kAdaptive or kGlobal with a policy whose scores can't be compared between
+  // heads.
   Status Validate() const;
 };
 

@@ -3,7 +3,6 @@
 #include "cache/attend.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <optional>
@@ -23,7 +22,7 @@ constexpr int kMaxRows = 64;
 constexpr int kMinRowsToDecode = 8;
 
 int RowsPerToken(const LayerGeometry& layer) {
-  return layer.num_query_heads / layer.num_kv_heads;
+  return layer.num_heads_per_kv_head();
 }
 int TokensPerTile(const LayerGeometry& layer) {
   return std::max(1, kMaxRows / RowsPerToken(layer));
@@ -75,8 +74,7 @@ class QueryRows {
         rows_per_token_(RowsPerToken(layer.geometry)),
         num_rows_(num_tokens * rows_per_token_) {
     const LayerGeometry& geometry = layer.geometry;
-    const float scale =
-        geometry.attention_scale != 0.0f ? geometry.attention_scale : 1.0f / std::sqrt(float(geometry.key_dim));
+    const float scale = geometry.score_scale();
     const size_t floats_per_token = size_t(rows_per_token_) * size_t(geometry.key_dim);
     workspace.queries.resize(size_t(num_tokens) * floats_per_token);
     workspace.first_slot.resize(size_t(num_rows_));

@@ -3,7 +3,7 @@
 #include "cache/attention_observer.h"
 
 #include <algorithm>
-#include <cmath>
+#include <span>
 #include <utility>
 
 #include "cache/rope.h"
@@ -11,8 +11,9 @@
 namespace kvist {
 namespace {
 
-int HeadsPerGroup(const LayerGeometry& geometry) {
-  return geometry.num_query_heads / geometry.num_kv_heads;
+// The first position from `position` on that is a multiple of the stride.
+int64_t NextMultiple(int64_t position, int64_t stride) {
+  return (position + stride - 1) / stride * stride;
 }
 
 // Where a step's query of a token and a head of the KV head's group is.
@@ -40,10 +41,17 @@ QueryMoments AttentionObserver::FutureMoments(const LayerGeometry& geometry, con
 }
 
 AttentionObserver::AttentionObserver(const CacheGeometry* geometry)
-    : geometry_(geometry), layers_(geometry->layers.size()), recent_positions_(kNumRecent, -1) {
+    : geometry_(geometry),
+      layers_(geometry->layers.size()),
+      recent_positions_(kNumRecent, -1),
+      turns_back_(geometry->layers.size()) {
   for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].mass.resize(size_t(geometry->layers[i].num_kv_heads));
-    layers_[i].moments.resize(size_t(geometry->layers[i].num_query_heads));
+    const LayerGeometry& of_layer = geometry->layers[i];
+    layers_[i].mass.resize(size_t(of_layer.num_kv_heads));
+    layers_[i].peak.resize(size_t(of_layer.num_kv_heads));
+    layers_[i].moments.resize(size_t(of_layer.num_query_heads));
+    layers_[i].first_with_same_rope =
+        size_t(std::ranges::find(geometry->layers, of_layer.rope, &LayerGeometry::rope) - geometry->layers.begin());
   }
 }
 
@@ -53,16 +61,33 @@ void AttentionObserver::Want(const WantedEvidence& wanted) {
   wanted_.future_queries |= wanted.future_queries;
 }
 
-bool AttentionObserver::Has(const WantedEvidence& wanted) const {
-  return wanted_.probabilities >= wanted.probabilities && wanted_.mass >= wanted.mass &&
-         wanted_.future_queries >= wanted.future_queries;
+bool AttentionObserver::Has(const WantedEvidence& wanted, int64_t num_tokens) const {
+  const bool was_asked = wanted_.probabilities >= wanted.probabilities && wanted_.mass >= wanted.mass &&
+                         wanted_.future_queries >= wanted.future_queries && wanted_.peak >= wanted.peak;
+  return was_asked && (wanted.peak || !RecentPositions(num_tokens, kNumRecent).empty());
+}
+
+void AttentionObserver::WantRepeating(int64_t begin, int64_t end, int64_t first_position) {
+  wanted_.peak = true;
+  repeating_ = {begin, end, first_position};
+  for (Layer& layer : layers_) {
+    for (auto& of_head : layer.peak) of_head.resize(std::max(of_head.size(), size_t(end)));
+  }
+}
+
+void AttentionObserver::TakePeaks(const AttentionObserver& other) {
+  wanted_.peak |= other.wanted_.peak;
+  for (size_t i = 0; i < layers_.size(); ++i) layers_[i].peak = other.layers_[i].peak;
 }
 
 void AttentionObserver::Clear() {
   for (Layer& layer : layers_) {
     for (auto& of_head : layer.mass) of_head.clear();
+    for (auto& of_head : layer.peak) of_head.clear();
     std::ranges::fill(layer.moments, Moments());
   }
+  wanted_.peak = false;
+  repeating_.reset();
   std::ranges::fill(recent_positions_, -1);
 }
 
@@ -82,15 +107,32 @@ void AttentionObserver::Prepare(int64_t first_position, int64_t num_tokens) {
       of_head.resize(size_t(end_position));
     }
   }
+  if (wanted_.future_queries) PrepareTurns(first_position, end_position);
+}
+
+void AttentionObserver::PrepareTurns(int64_t first_position, int64_t end_position) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    turns_back_[i].clear();
+    if (layers_[i].first_with_same_rope != i) continue;
+    for (int64_t position = FirstMoment(first_position); position < end_position; position += kMomentStride) {
+      turns_back_[i].push_back(MeanTurn(geometry_->layers[i].rope, -position, 1));
+    }
+  }
+}
+
+int64_t AttentionObserver::FirstMoment(int64_t first_position) {
+  return NextMultiple(std::max(first_position, kNumSkippedMoments), kMomentStride);
 }
 
 void AttentionObserver::Note(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries,
                              Worker worker) {
   const LayerGeometry& geometry = layer.geometry;
   if (geometry.window > 0) return;
+  const bool reads_keys = !layer.table.HasSpilled();
   for (int kv_head = worker.index; kv_head < geometry.num_kv_heads; kv_head += worker.count) {
     if (wanted_.probabilities) NoteRecent(layer, kv_head, first_position, num_tokens, queries);
-    if (wanted_.mass && !layer.table.HasSpilled()) NoteMass(layer, kv_head, first_position, num_tokens, queries);
+    if (wanted_.mass && reads_keys) NoteMass(layer, kv_head, first_position, num_tokens, queries);
+    if (repeating_ && reads_keys) NotePeak(layer, kv_head, first_position, num_tokens, queries);
     if (wanted_.future_queries) NoteMoments(layer, kv_head, first_position, num_tokens, queries);
   }
 }
@@ -98,7 +140,7 @@ void AttentionObserver::Note(const LayerView& layer, int64_t first_position, int
 void AttentionObserver::NoteRecent(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                                    const float* queries) {
   const LayerGeometry& geometry = layer.geometry;
-  const int num_heads = HeadsPerGroup(geometry), first_head = kv_head * num_heads;
+  const int num_heads = geometry.num_heads_per_kv_head(), first_head = kv_head * num_heads;
   const size_t floats = size_t(num_heads) * size_t(geometry.key_dim);
   for (int64_t token = std::max<int64_t>(0, num_tokens - kNumRecent); token < num_tokens; ++token) {
     const auto slot = (first_position + token) % kNumRecent;
@@ -111,47 +153,91 @@ void AttentionObserver::NoteRecent(const LayerView& layer, int kv_head, int64_t 
 void AttentionObserver::NoteMass(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                                  const float* queries) {
   const LayerGeometry& geometry = layer.geometry;
-  const int num_heads = HeadsPerGroup(geometry);
+  const int num_heads = geometry.num_heads_per_kv_head();
   std::vector<float> rows;
   std::vector<int32_t> row_positions;
   const int64_t end_position = first_position + num_tokens;
-  for (int64_t position = (first_position + kMassStride - 1) / kMassStride * kMassStride; position < end_position;
-       position += kMassStride) {
+  for (int64_t position = NextMultiple(first_position, kMassStride); position < end_position; position += kMassStride) {
     const float* from = QueryAt(geometry, queries, position - first_position, kv_head * num_heads);
     rows.insert(rows.end(), from, from + size_t(num_heads) * size_t(geometry.key_dim));
     row_positions.insert(row_positions.end(), size_t(num_heads), int32_t(position));
   }
   if (row_positions.empty()) return;
   const LaneRows lane = ReadLane(layer, kv_head, end_position, false);
-  const size_t num_lane_tokens = lane.positions.size();
-  std::vector<float> probabilities(row_positions.size() * num_lane_tokens);
-  AddProbabilities(geometry, lane.positions, lane.keys, rows, row_positions, probabilities);
   std::vector<float>& mass = layers_[size_t(layer.index)].mass[size_t(kv_head)];
-  for (size_t row = 0; row < row_positions.size(); ++row)
-    for (size_t i = 0; i < num_lane_tokens; ++i)
-      mass[size_t(lane.positions[i])] += probabilities[row * num_lane_tokens + i] / float(num_heads);
+  const float share = 1 / float(num_heads);
+  ForEachProbabilities(layer, lane.positions, lane.keys, rows, row_positions,
+                       [&](size_t, std::span<const float> probabilities) {
+                         for (size_t i = 0; i < probabilities.size(); ++i)
+                           mass[size_t(lane.positions[i])] += probabilities[i] * share;
+                       });
+}
+
+// KVzip's softmax: over the first tokens, those that are repeated, and the repetition itself.
+void AttentionObserver::NotePeak(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
+                                 const float* queries) {
+  const LayerGeometry& geometry = layer.geometry;
+  const int num_heads = geometry.num_heads_per_kv_head();
+  const auto dim = size_t(geometry.key_dim);
+  LaneRows lane = ReadLane(layer, kv_head, first_position + num_tokens, false);
+  size_t num_seen = 0;
+  for (size_t i = 0; i < lane.positions.size(); ++i) {
+    const int64_t position = lane.positions[i];
+    const bool is_repeated = position >= repeating_->begin && position < repeating_->end;
+    if (!is_repeated && position >= kNumRepeatSinks && position < repeating_->first_position) continue;
+    lane.positions[num_seen] = lane.positions[i];
+    std::copy_n(lane.keys.data() + i * dim, dim, lane.keys.data() + num_seen * dim);
+    ++num_seen;
+  }
+  lane.positions.resize(num_seen);
+  lane.keys.resize(num_seen * dim);
+  std::vector<float> rows;
+  std::vector<int32_t> row_positions;
+  for (int64_t token = 0; token < num_tokens; ++token) {
+    const float* from = QueryAt(geometry, queries, token, kv_head * num_heads);
+    rows.insert(rows.end(), from, from + size_t(num_heads) * dim);
+    row_positions.insert(row_positions.end(), size_t(num_heads), int32_t(first_position + token));
+  }
+  std::vector<float>& peak = layers_[size_t(layer.index)].peak[size_t(kv_head)];
+  const auto first = size_t(std::ranges::lower_bound(lane.positions, repeating_->begin) - lane.positions.begin());
+  const auto end = size_t(std::ranges::lower_bound(lane.positions, repeating_->end) - lane.positions.begin());
+  ForEachProbabilities(layer, lane.positions, lane.keys, rows, row_positions,
+                       [&](size_t, std::span<const float> probabilities) {
+                         for (size_t i = first; i < end; ++i) {
+                           float& largest = peak[size_t(lane.positions[i])];
+                           largest = std::max(largest, probabilities[i]);
+                         }
+                       });
 }
 
 void AttentionObserver::NoteMoments(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                                     const float* queries) {
   const LayerGeometry& geometry = layer.geometry;
-  const int num_heads = HeadsPerGroup(geometry), dim = geometry.key_dim;
+  const int num_heads = geometry.num_heads_per_kv_head(), dim = geometry.key_dim;
+  const auto& turns_back = turns_back_[layers_[size_t(layer.index)].first_with_same_rope];
   std::vector<float> rows(size_t(num_heads) * size_t(dim));
-  for (int64_t token = std::max<int64_t>(0, kNumSkippedMoments - first_position); token < num_tokens; ++token) {
+  for (size_t i = 0; i < turns_back.size(); ++i) {
+    const int64_t token = FirstMoment(first_position) + int64_t(i) * kMomentStride - first_position;
+    KVIST_CHECK(token < num_tokens);
     std::copy_n(QueryAt(geometry, queries, token, kv_head * num_heads), rows.size(), rows.data());
-    Rotate(geometry.rope, -(first_position + token), rows.data(), num_heads, dim);
+    Rotate(geometry.rope, turns_back[i], rows.data(), num_heads, dim);
     for (int head = 0; head < num_heads; ++head) {
-      Moments& moments = layers_[size_t(layer.index)].moments[size_t(kv_head * num_heads + head)];
-      moments.sum.resize(size_t(dim));
-      moments.products_sum.resize(size_t(dim) * size_t(dim));
-      const float* query = rows.data() + head * dim;
-      ++moments.count;
-      for (int i = 0; i < dim; ++i) {
-        moments.sum[size_t(i)] += query[i];
-        float* products = moments.products_sum.data() + size_t(i) * size_t(dim);
-        for (int j = 0; j < dim; ++j) products[j] += query[i] * query[j];
-      }
+      layers_[size_t(layer.index)].moments[size_t(kv_head * num_heads + head)].Add(
+          {rows.data() + head * dim, size_t(dim)});
     }
+  }
+}
+
+void AttentionObserver::Moments::Add(std::span<const float> query) {
+  const size_t dim = query.size();
+  sum.resize(dim);
+  products_sum.resize(dim * dim);
+  ++count;
+  for (size_t i = 0; i < dim; ++i) {
+    sum[i] += query[i];
+    float* products = products_sum.data() + i * dim;
+    const float factor = query[i];
+    for (size_t j = 0; j < dim; ++j) products[j] += factor * query[j];
   }
 }
 
@@ -163,15 +249,11 @@ std::vector<int64_t> AttentionObserver::RecentPositions(int64_t num_tokens, int 
   return positions;
 }
 
-bool AttentionObserver::HasQueries(int64_t num_tokens) const {
-  return !RecentPositions(num_tokens, kNumRecent).empty();
-}
-
 void AttentionObserver::Collect(const LayerView& layer, int kv_head, const LaneRows& rows, int64_t num_tokens,
                                 int num_queries, const WantedEvidence& wanted, LaneEvidence& evidence) const {
   const LayerGeometry& geometry = layer.geometry;
   const Layer& noted = layers_[size_t(layer.index)];
-  const int num_heads = HeadsPerGroup(geometry), first_head = kv_head * num_heads;
+  const int num_heads = geometry.num_heads_per_kv_head(), first_head = kv_head * num_heads;
   const auto dim = size_t(geometry.key_dim);
   evidence.num_query_heads = num_heads;
   if (wanted.probabilities) {
@@ -187,8 +269,10 @@ void AttentionObserver::Collect(const LayerView& layer, int kv_head, const LaneR
         query_positions.push_back(int32_t(position));
       }
     }
-    evidence.probabilities.assign(query_positions.size() * rows.positions.size(), 0.0f);
-    AddProbabilities(geometry, rows.positions, rows.keys, queries, query_positions, evidence.probabilities);
+    ForEachProbabilities(
+        layer, rows.positions, rows.keys, queries, query_positions, [&](size_t, std::span<const float> probabilities) {
+          evidence.probabilities.insert(evidence.probabilities.end(), probabilities.begin(), probabilities.end());
+        });
   }
   if (wanted.mass) {
     const auto& mass = noted.mass[size_t(kv_head)];
@@ -196,9 +280,15 @@ void AttentionObserver::Collect(const LayerView& layer, int kv_head, const LaneR
       evidence.mass.push_back(size_t(position) < mass.size() ? mass[size_t(position)] : 0.0f);
     }
   }
+  if (wanted.peak) {
+    // What came after the repetition was not looked at, and stays.
+    const auto& peak = noted.peak[size_t(kv_head)];
+    for (const int32_t position : rows.positions) {
+      evidence.peak.push_back(size_t(position) < peak.size() ? peak[size_t(position)] : 1.0f);
+    }
+  }
   if (!wanted.future_queries) return;
-  evidence.attention_scale =
-      geometry.attention_scale != 0 ? geometry.attention_scale : 1 / std::sqrt(float(geometry.key_dim));
+  evidence.attention_scale = geometry.score_scale();
   const Turn turn = MeanTurn(geometry.rope, num_tokens, kExpectedFuture);
   for (int head = first_head; head < first_head + num_heads; ++head) {
     evidence.future_queries.push_back(FutureMoments(geometry, turn, noted.moments[size_t(head)]));

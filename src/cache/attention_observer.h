@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "cache/attend.h"
@@ -20,16 +22,25 @@ class AttentionObserver {
   // Of every so many positions one query's probabilities are summed: the sums' order is what counts, and reading all
   // keys again for every query would cost as much as attention does.
   static constexpr int64_t kMassStride = 8;
+  // Likewise for queries' moments, which are means: every fourth position's.
+  static constexpr int64_t kMomentStride = 4;
   static constexpr int64_t kNumSkippedMoments = 4;  // the first tokens' queries are unlike all others
+  static constexpr int64_t kNumRepeatSinks = 4;     // that queries of a repetition see beside what they repeat
 
   explicit AttentionObserver(const CacheGeometry* geometry);  // which must outlive it
 
   void Want(const WantedEvidence& wanted);
-  bool Has(const WantedEvidence& wanted) const;
+  // Whether it was asked for what a policy wants to know at so many tokens, and has seen any of it.
+  bool Has(const WantedEvidence& wanted, int64_t num_tokens) const;
+  // From the next step on, at first_position, tokens repeat those of positions [begin, end): notes the largest
+  // probability that any of them gives each of those, among the repeated ones, the first ones and the repetition.
+  void WantRepeating(int64_t begin, int64_t end, int64_t first_position);
+  // Takes over what `other` has noted of repetitions.
+  void TakePeaks(const AttentionObserver& other);
   // What is noted refers to positions, and they have changed.
   void Clear();
 
-  // Makes room for what a step's tokens will show.
+  // Makes room for what a step's tokens will show. A step that was prepared and then forgotten has left nothing.
   void Prepare(int64_t first_position, int64_t num_tokens);
   // A step's queries [token, query head, key_dim] of a layer, after their keys were appended. Called by every worker.
   void Note(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, Worker worker);
@@ -38,24 +49,32 @@ class AttentionObserver {
   // evidence's members that the policy wants.
   void Collect(const LayerView& layer, int kv_head, const LaneRows& rows, int64_t num_tokens, int num_queries,
                const WantedEvidence& wanted, LaneEvidence& evidence) const;
-  // Whether any query before num_tokens was noted.
-  bool HasQueries(int64_t num_tokens) const;
 
  private:
+  struct Repeating {
+    int64_t begin, end;      // what is repeated
+    int64_t first_position;  // of the repetition
+  };
   struct Moments {
     int64_t count = 0;
     std::vector<float> sum;           // [key_dim]
     std::vector<float> products_sum;  // [key_dim][key_dim]
+    void Add(std::span<const float> query);
   };
   struct Layer {
     std::vector<float> recent_queries;     // [position % kNumRecent][query head][key_dim]
     std::vector<std::vector<float>> mass;  // [kv head][position]
+    std::vector<std::vector<float>> peak;  // [kv head][position]
     std::vector<Moments> moments;          // [query head]
+    size_t first_with_same_rope = 0;       // layer
   };
+  void PrepareTurns(int64_t first_position, int64_t end_position);
+  static int64_t FirstMoment(int64_t first_position);  // the first position from there on that moments are taken of
   static QueryMoments FutureMoments(const LayerGeometry& geometry, const Turn& turn, const Moments& moments);
   void NoteRecent(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                   const float* queries);
   void NoteMass(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens, const float* queries);
+  void NotePeak(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens, const float* queries);
   void NoteMoments(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                    const float* queries);
   std::vector<int64_t> RecentPositions(int64_t num_tokens, int num_queries) const;  // that were noted, ascending
@@ -63,7 +82,11 @@ class AttentionObserver {
   const CacheGeometry* geometry_;
   WantedEvidence wanted_;
   std::vector<Layer> layers_;
+  std::optional<Repeating> repeating_;
   std::vector<int64_t> recent_positions_;  // [position % kNumRecent]; -1: none
+  // Of the step's positions that moments are taken of, the turns back to position 0: [layer][position], of each layer
+  // that is the first with its rope.
+  std::vector<std::vector<Turn>> turns_back_;
 };
 
 }  // namespace kvist

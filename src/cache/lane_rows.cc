@@ -3,8 +3,6 @@
 #include "cache/lane_rows.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 
 #include "cache/rope.h"
 #include "codec/tile.h"
@@ -96,24 +94,17 @@ void SortByPosition(const LayerGeometry& geometry, LaneRows& rows, size_t num_ke
   turn(rows.values, size_t(geometry.value_dim));
 }
 
-constexpr size_t kTokensAtOnce = 32;
+constexpr size_t kRowsAtOnce = 48;  // whose probabilities over some thousand tokens fit into the second-level cache
 
-// Dot products of a row with so many keys, channel by channel: keys[channel][token].
-void Dot(const float* query, const float* keys, int key_dim, float* scores) {
-  std::array<float, kTokensAtOnce> sums{};
-  for (int c = 0; c < key_dim; ++c)
-    for (size_t i = 0; i < kTokensAtOnce; ++i) sums[i] += query[c] * keys[size_t(c) * kTokensAtOnce + i];
-  std::ranges::copy(sums, scores);
-}
-
-// Of one row's scores; adds to what is there.
-void AddSoftmax(std::span<const float> scores, std::span<float> probabilities) {
-  const float largest = std::ranges::max(scores);
-  std::vector<float> weights(scores.size());
-  double sum = 0;
-  for (size_t i = 0; i < scores.size(); ++i) sum += weights[i] = std::exp(scores[i] - largest);
-  const auto scale = float(1 / sum);
-  for (size_t i = 0; i < scores.size(); ++i) probabilities[i] += weights[i] * scale;
+// Rows [token][dim] as tiles [tile][dim][slot], the last one filled up with zeros.
+std::vector<float> TilesOf(std::span<const float> rows, size_t dim, size_t block_tokens) {
+  const size_t num_rows = rows.size() / dim, num_tiles = (num_rows + block_tokens - 1) / block_tokens;
+  std::vector<float> tiles(num_tiles * dim * block_tokens);
+  for (size_t i = 0; i < num_rows; ++i) {
+    float* column = tiles.data() + i / block_tokens * dim * block_tokens + i % block_tokens;
+    for (size_t c = 0; c < dim; ++c) column[c * block_tokens] = rows[i * dim + c];
+  }
+  return tiles;
 }
 
 }  // namespace
@@ -132,27 +123,36 @@ LaneRows ReadLane(const LayerView& layer, int kv_head, int64_t end_position, boo
   return rows;
 }
 
-void AddProbabilities(const LayerGeometry& geometry, std::span<const int32_t> positions, std::span<const float> keys,
-                      std::span<const float> queries, std::span<const int32_t> query_positions,
-                      std::span<float> probabilities) {
-  const size_t num_tokens = positions.size(), num_rows = query_positions.size(), dim = size_t(geometry.key_dim);
-  const float scale = geometry.attention_scale != 0 ? geometry.attention_scale : 1 / std::sqrt(float(dim));
-  const size_t stride = (num_tokens + kTokensAtOnce - 1) / kTokensAtOnce * kTokensAtOnce;
-  std::vector<float> scores(num_rows * stride), columns(dim * kTokensAtOnce);
-  for (size_t first = 0; first < num_tokens; first += kTokensAtOnce) {
-    const size_t count = std::min(kTokensAtOnce, num_tokens - first);
-    for (size_t i = 0; i < count; ++i)
-      for (size_t c = 0; c < dim; ++c) columns[c * kTokensAtOnce + i] = keys[(first + i) * dim + c];
-    for (size_t row = 0; row < num_rows; ++row) {
-      Dot(queries.data() + row * dim, columns.data(), geometry.key_dim, scores.data() + row * stride + first);
-    }
+void ForEachProbabilities(const LayerView& layer, std::span<const int32_t> positions, std::span<const float> keys,
+                          std::span<const float> queries, std::span<const int32_t> query_positions,
+                          const VisitProbabilities& visit) {
+  const auto dim = size_t(layer.geometry.key_dim), block_tokens = size_t(layer.block_tokens);
+  if (positions.empty() || query_positions.empty()) return;
+  const std::vector<float> tiles = TilesOf(keys, dim, block_tokens);
+  std::vector<float> scaled(queries.begin(), queries.end());
+  for (float& number : scaled) number *= layer.geometry.score_scale();
+  std::vector<int32_t> num_seen;
+  for (const int32_t position : query_positions) {
+    num_seen.push_back(int32_t(std::ranges::upper_bound(positions, position) - positions.begin()));
   }
-  for (size_t row = 0; row < num_rows; ++row) {
-    const std::span of_row(scores.data() + row * stride, num_tokens);
-    const auto num_visible = size_t(std::ranges::upper_bound(positions, query_positions[row]) - positions.begin());
-    if (num_visible == 0) continue;
-    for (float& score : of_row) score *= scale;
-    AddSoftmax(of_row.first(num_visible), probabilities.subspan(row * num_tokens, num_visible));
+  ProbabilityStep step{.keys = tiles.data(),
+                       .num_tiles = int(tiles.size() / (dim * block_tokens)),
+                       .block_tokens = layer.block_tokens,
+                       .key_dim = layer.geometry.key_dim,
+                       .num_rows = 0,
+                       .queries = nullptr,
+                       .num_seen = nullptr,
+                       .out = nullptr};
+  std::vector<float> probabilities(std::min(kRowsAtOnce, num_seen.size()) * step.row_stride());
+  step.out = probabilities.data();
+  for (size_t first = 0; first < num_seen.size(); first += kRowsAtOnce) {
+    step.num_rows = int(std::min(kRowsAtOnce, num_seen.size() - first));
+    step.queries = scaled.data() + first * dim;
+    step.num_seen = num_seen.data() + first;
+    layer.kernels.probabilities(step);
+    for (size_t row = 0; row < size_t(step.num_rows); ++row) {
+      visit(first + row, {step.out + row * step.row_stride(), positions.size()});
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -20,11 +21,12 @@ struct LaneRows {
 // Kept tokens, then those of blocks before end_position. REQUIRES: none of them is spilled.
 LaneRows ReadLane(const LayerView& layer, int kv_head, int64_t end_position, bool with_values);
 
-// Softmax probabilities of query rows (rotated, not scaled) over the tokens that each may see, and 0 elsewhere:
-// [row][token], added to what is there. `keys` as LaneRows has them. positions: of tokens ascending, of rows any.
-void AddProbabilities(const LayerGeometry& geometry, std::span<const int32_t> positions, std::span<const float> keys,
-                      std::span<const float> queries, std::span<const int32_t> query_positions,
-                      std::span<float> probabilities);
+// Calls visit(row, probabilities) for each query row (rotated, not scaled), in order: softmax over the tokens that it
+// may see, and 0 for the others, [token]. `keys` as LaneRows has them. positions: of tokens ascending, of rows any.
+using VisitProbabilities = std::function<void(size_t row, std::span<const float> probabilities)>;
+void ForEachProbabilities(const LayerView& layer, std::span<const int32_t> positions, std::span<const float> keys,
+                          std::span<const float> queries, std::span<const int32_t> query_positions,
+                          const VisitProbabilities& visit);
 
 // Writes the rows that were chosen of a lane, in order, to tiles of the place's form; tile(i) is the i-th tile's K
 // part, its V part follows.

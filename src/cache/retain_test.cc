@@ -138,7 +138,7 @@ Scores Expected(const Lane& lane) {
   Scores scores(size_t(lane.num_tokens()), 0);
   for (int head = lane.kv_head * lane.heads_per_group(); head < (lane.kv_head + 1) * lane.heads_per_group(); ++head) {
     std::vector<std::vector<double>> samples;
-    for (int64_t t = 4; t < lane.num_tokens(); ++t) {
+    for (int64_t t = 4; t < lane.num_tokens(); t += 4) {
       const auto unrotated = Turned(lane.geometry.rope, -t, lane.query(t, head), int(dim));
       std::vector<double> sample(dim, 0);
       for (size_t r = 0; r < dim; ++r)
@@ -263,6 +263,66 @@ TEST_CASE("retain: each policy keeps the tokens that its paper's formula says") 
       }
     }
   }
+}
+
+// Of tokens [begin, end), the largest probability that queries from `repeat` on give each, looking at the first four,
+// these, and what comes from `repeat` on.
+Scores Peaks(const Lane& lane, int64_t begin, int64_t end, int64_t repeat) {
+  Scores peaks(size_t(repeat), 0);
+  for (int head = lane.kv_head * lane.heads_per_group(); head < (lane.kv_head + 1) * lane.heads_per_group(); ++head) {
+    for (int64_t position = repeat; position < lane.num_tokens(); ++position) {
+      const Scores weights = lane.Probabilities(position, head);
+      double sum = 0;
+      for (int64_t t = 0; t <= position; ++t)
+        sum += t < 4 || (t >= begin && t < end) || t >= repeat ? weights[size_t(t)] : 0;
+      for (int64_t t = begin; t < end; ++t) peaks[size_t(t)] = std::max(peaks[size_t(t)], weights[size_t(t)] / sum);
+    }
+  }
+  return peaks;
+}
+
+TEST_CASE("retain: kvzip keeps what was attended to most when the text was repeated, chunk after chunk") {
+  const CacheGeometry geometry = SmallGeometry(0);
+  std::mt19937 random(22);
+  const StepData text = RandomStep(random, geometry, kTokens + 90);
+  const auto cache = OpenCache(geometry);
+  Sequence sequence = cache->Begin();
+  RunRest(geometry, text.Part(geometry, 0, kTokens), sequence);
+  const RetentionOptions options{.policy = RetentionPolicy::kKvzip, .shape = BudgetShape::kGlobal};
+  CHECK(sequence.Retain(options, 180).error().code == ErrorCode::kFailedPrecondition);
+  CHECK(sequence.Observe(RetentionPolicy::kKvzip).error().code == ErrorCode::kInvalidArgument);
+  CHECK(sequence.ObserveRepeating(10, 10).error().code == ErrorCode::kOutOfRange);
+  CHECK(sequence.ObserveRepeating(10, kTokens + 1).error().code == ErrorCode::kOutOfRange);
+  {
+    Sequence fork = sequence.Fork();
+    REQUIRE(fork.ObserveRepeating(0, 150));
+    RunRest(geometry, text.Part(geometry, 0, kTokens + 40), fork, 16);
+    REQUIRE(fork.ObserveRepeating(150, kTokens));
+    RunRest(geometry, text, fork);
+    sequence.TakeObserved(fork);
+  }
+  CHECK(sequence.num_tokens() == kTokens);
+  REQUIRE(sequence.Retain(options, 180));
+  const StepData with_first = text.Part(geometry, 0, kTokens + 40);
+  std::vector<int64_t> kept;  // of all lanes, one behind the other
+  Scores scores;
+  for (size_t layer = 0; layer < geometry.layers.size(); ++layer) {
+    for (int head = 0; head < geometry.layers[layer].num_kv_heads; ++head) {
+      Scores peaks = Peaks({geometry.layers[layer], with_first, layer, head}, 0, 150, kTokens);
+      const Scores second = Peaks({geometry.layers[layer], text, layer, head}, 150, kTokens, kTokens + 40);
+      for (size_t t = 150; t < peaks.size(); ++t) peaks[t] = second[t];
+      const auto held = sequence.HeldPositions(int(layer), head);
+      for (const int64_t t : held)
+        if (t >= kBlockTokens && t < 224) kept.push_back(std::ssize(scores) + t - kBlockTokens);
+      scores.insert(scores.end(), peaks.begin() + kBlockTokens, peaks.begin() + 224);
+    }
+  }
+  CHECK(std::ssize(kept) == 4 * (180 - kBlockTokens - (kTokens - 224)));
+  CHECK(AreBest(kept, scores, 0, std::ssize(scores)));
+  RunRest(geometry, text, sequence);  // what comes after the repetition is not known, and stays
+  REQUIRE(sequence.Retain({.policy = RetentionPolicy::kKvzip, .recent_tokens = 0}, 200));
+  const auto held = sequence.HeldPositions(0, 0);
+  CHECK(std::ranges::count_if(held, [](int64_t t) { return t >= kTokens; }) == 90);
 }
 
 // What a query gets that sees exactly these tokens.

@@ -16,7 +16,11 @@
 namespace kvist {
 
 Sequence::State::State(std::shared_ptr<Cache::Core> core_in, const std::string& salt_in)
-    : core(std::move(core_in)), growth(core->options.growth), salt(salt_in), expected_blocks(core->groups.size()) {
+    : core(std::move(core_in)),
+      growth_options(core->options.growth),
+      growth(growth_options),
+      salt(salt_in),
+      expected_blocks(core->groups.size()) {
   if (core->prefixes) root = RootDigest(core->geometry, core->options, salt);
   if (core->tiers && core->tiers->disk() != nullptr) stage.emplace(core.get());
   for (const Cache::Core::Group& group : core->groups) {
@@ -34,9 +38,12 @@ Sequence::State::State(const State& other)
       kept(other.kept),
       end_of_kept(other.end_of_kept),
       observer(other.observer),
+      growth_options(other.growth_options),
       growth(other.growth),
       salt(other.salt),
       root(other.root),
+      is_sealing(other.is_sealing),
+      has_changed_sealing(other.has_changed_sealing),
       chain(other.chain),
       num_shared_blocks(other.num_shared_blocks),
       end_of_prefix(other.end_of_prefix),
@@ -102,7 +109,7 @@ void Sequence::State::Expect(int64_t capacity_tokens) {
 }
 
 Status Sequence::State::TakeStaticCapacity(int64_t num_wanted_tokens) {
-  const GrowthOptions& options = core->options.growth;
+  const GrowthOptions& options = growth_options;
   if (options.kind != GrowthKind::kStatic) return {};
   if (num_wanted_tokens > options.max_tokens) {
     return Fail(ErrorCode::kOutOfRange, "a static sequence has room for " + std::to_string(options.max_tokens) +
@@ -203,6 +210,40 @@ Status Sequence::State::CheckKept(int64_t position) const {
                   "; begin a new sequence and compute it again");
 }
 
+void Sequence::State::SetSealing(bool is_wanted) {
+  if (is_wanted == is_sealing) return;
+  ForgetStep();
+  is_sealing = is_wanted;
+  SealingOptions options = core->options.sealing;
+  // Tokens so far were computed from open blocks: none of them is to be sealed for a query that has been answered.
+  options.begin_position = is_wanted ? std::max(options.begin_position, num_tokens) : INT64_MAX;
+  for (BlockTable& table : tables) table.SetSealing(options);
+  if (num_tokens > 0) {
+    has_changed_sealing = true;
+  } else if (core->prefixes && tables.front().sealed_pool() != nullptr) {
+    CacheOptions of_root = core->options;
+    of_root.sealing = options;
+    root = RootDigest(core->geometry, of_root, salt);
+  }
+}
+
+Status Sequence::State::SetGrowth(const GrowthOptions& options) {
+  KVIST_TRY_VOID(options.Validate());
+  const bool is_static = options.kind == GrowthKind::kStatic;
+  if (is_static && options.max_tokens < num_tokens) {
+    return Fail(ErrorCode::kOutOfRange, "a sequence of " + std::to_string(num_tokens) +
+                                            " tokens can't become static with room for " +
+                                            std::to_string(options.max_tokens) + "; give growth a larger max");
+  }
+  if (options == growth_options) return {};
+  ForgetStep();
+  growth_options = options;
+  growth = GrowthPredictor(options);
+  has_static_capacity = false;
+  if (num_tokens > 0) Expect(growth.Grow(num_tokens, 1, core->lengths));
+  return {};
+}
+
 Sequence::Sequence(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Sequence::Sequence(Sequence&&) noexcept = default;
 Sequence& Sequence::operator=(Sequence&&) noexcept = default;
@@ -297,6 +338,23 @@ void Sequence::Attend(int layer, const float* queries, float* out, Worker worker
 
 Status Sequence::Observe(RetentionPolicy policy) {
   return state_->Observe(policy);
+}
+Status Sequence::ObserveRepeating(int64_t begin, int64_t end) {
+  return state_->ObserveRepeating(begin, end);
+}
+void Sequence::TakeObserved(const Sequence& fork) {
+  if (!fork.state_->observer) return;
+  if (!state_->observer) state_->observer.emplace(&state_->core->geometry);
+  state_->observer->TakePeaks(*fork.state_->observer);
+}
+void Sequence::SetSealing(bool is_sealing) {
+  state_->SetSealing(is_sealing);
+}
+bool Sequence::is_sealing() const {
+  return state_->is_sealing;
+}
+Status Sequence::SetGrowth(const GrowthOptions& options) {
+  return state_->SetGrowth(options);
 }
 Result<RetentionReport> Sequence::Retain(const RetentionOptions& options, int64_t num_tokens_to_keep) {
   return state_->Retain(options, num_tokens_to_keep);

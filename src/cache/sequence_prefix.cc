@@ -43,7 +43,7 @@ void Sequence::State::ShareBlock(const PrefixIndex::Entry& entry, size_t group, 
 }
 
 void Sequence::State::ShareBlocks(const std::vector<std::vector<size_t>>& newly_sealed) {
-  if (!core->prefixes) return;
+  if (!core->prefixes || has_changed_sealing) return;
   const int64_t block_tokens = core->geometry.block_tokens;
   for (size_t group = 0; group < tables.size(); ++group) {
     for (const size_t ref_index : newly_sealed[group]) {
@@ -69,7 +69,7 @@ void Sequence::State::ShareBlocks(const std::vector<std::vector<size_t>>& newly_
 std::vector<Digest> Sequence::State::ShareAll() {
   std::vector<Digest> digests = chain;
   const int64_t begin = num_shared_blocks * core->geometry.block_tokens;
-  if (num_tokens <= begin || num_tokens > end_of_prefix) return digests;
+  if (num_tokens <= begin || num_tokens > end_of_prefix || has_changed_sealing) return digests;
   const auto of_tail = std::span(tokens).subspan(size_t(begin), size_t(num_tokens - begin));
   const PrefixIndex::Entry entry{.digest = ChildDigest(DigestBefore(num_shared_blocks), of_tail),
                                  .parent = DigestBefore(num_shared_blocks),
@@ -213,7 +213,7 @@ std::vector<TierStore::Wanted> Sequence::State::MissingBlocks(const Run& run, st
                                       run.num_part_tokens == num_in_block;
       const bool wants_sealed =
           num_in_block == block_tokens && core->groups[group].sealed_pool != nullptr &&
-          SealedFrom(core->options.sealing, one.position, one.position + block_tokens) <= std::ssize(prompt);
+          SealedFrom(tables[group].sealing(), one.position, one.position + block_tokens) <= std::ssize(prompt);
       one.sealed.push_back(is_there ? std::nullopt : std::optional(wants_sealed));
     }
     before = one.digest;
@@ -282,7 +282,7 @@ ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, int64_t max_to
   ForgetStep();
   ReuseReport report;
   report.own_tokens = report.miss_position = num_tokens;
-  if (!core->prefixes || num_tokens > end_of_prefix) return report;
+  if (!core->prefixes || num_tokens > end_of_prefix || has_changed_sealing) return report;
   if (max_tokens <= num_tokens) return report;
   KVIST_CHECK(std::ssize(prompt) >= num_tokens && std::ranges::equal(tokens, prompt.first(tokens.size())));
   report.reason = MissReason::kNothingStored;
@@ -291,7 +291,7 @@ ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, int64_t max_to
   if (core->tiers) missing = MissingBlocks(run, prompt, how.with_tail);
   if (!missing.empty()) {
     HeldBlocks held;
-    if (how.may_spill && stage) held = HoldWhatHasNoRoom(missing);
+    if (how.may_spill && stage && has_final_form()) held = HoldWhatHasNoRoom(missing);
     TierStore::Fetched fetched = core->tiers->Fetch(missing);
     report.reason = fetched.reason;
     report.loaded = std::move(fetched.tiers);

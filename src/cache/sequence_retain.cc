@@ -35,12 +35,26 @@ void ForEachInParallel(size_t count, Run run) {
 }  // namespace
 
 Status Sequence::State::Observe(RetentionPolicy policy) {
-  if (!NeedsObserving(policy)) {
-    return Fail(ErrorCode::kInvalidArgument, std::string("the retention policy ") + RetentionPolicyName(policy) +
-                                                 " does not look at attention; it needs no observing");
+  const WantedEvidence wanted = WantedOf(policy);
+  if (!NeedsObserving(policy) || wanted.peak) {
+    return Fail(ErrorCode::kInvalidArgument,
+                std::string("the retention policy ") + RetentionPolicyName(policy) +
+                    (wanted.peak ? " looks at how the text is repeated; use ObserveRepeating"
+                                 : " does not look at attention; it needs no observing"));
   }
   if (!observer) observer.emplace(&core->geometry);
-  observer->Want(WantedOf(policy));
+  observer->Want(wanted);
+  return {};
+}
+
+Status Sequence::State::ObserveRepeating(int64_t begin, int64_t end) {
+  if (begin < 0 || begin >= end || end > num_tokens) {
+    return Fail(ErrorCode::kOutOfRange, "cannot repeat tokens " + std::to_string(begin) + " to " + std::to_string(end) +
+                                            " of a sequence of " + std::to_string(num_tokens));
+  }
+  ForgetStep();
+  if (!observer) observer.emplace(&core->geometry);
+  observer->WantRepeating(begin, end, num_tokens);
   return {};
 }
 
@@ -89,11 +103,12 @@ Status Sequence::State::CheckRetain(const RetentionOptions& options, int64_t num
                 std::to_string(num_tokens_to_keep) + " tokens to keep; it must be 1 or more");
   }
   const WantedEvidence wanted = WantedOf(options.policy);
-  const bool needs_observer = NeedsObserving(options.policy);
-  if (needs_observer && (!observer || !observer->Has(wanted) || !observer->HasQueries(num_tokens))) {
+  if (NeedsObserving(options.policy) && (!observer || !observer->Has(wanted, num_tokens))) {
     return Fail(ErrorCode::kFailedPrecondition,
                 std::string("the retention policy ") + RetentionPolicyName(options.policy) +
-                    " has to see the attention of the last tokens; call Observe before they are computed");
+                    (wanted.peak ? " has to see the text repeated; call ObserveRepeating and compute it once more"
+                                 : " has to see the attention of the last tokens; call Observe before they are "
+                                   "computed"));
   }
   if (std::ranges::any_of(tables, &BlockTable::HasSpilled)) {
     return Fail(ErrorCode::kFailedPrecondition,
@@ -145,25 +160,44 @@ std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer
   return lanes;
 }
 
-std::vector<KeptTokens::Positions> Sequence::State::ChooseTokens(const LayerView& layer,
-                                                                 const RetentionOptions& options,
-                                                                 const RetainPlan& plan, int64_t num_kept) const {
-  const auto lanes = GatherEvidence(layer, options);
-  const auto scores = ScoreTokens(options, layer.index, lanes);
-  std::vector<CandidateRange> candidates;
-  for (const LaneEvidence& lane : lanes) {
+Sequence::State::ScoredLanes Sequence::State::ScoreLayer(const LayerView& layer, const RetentionOptions& options,
+                                                         const RetainPlan& plan) const {
+  auto lanes = GatherEvidence(layer, options);
+  ScoredLanes scored{.scores = ScoreTokens(options, layer.index, lanes), .positions = {}, .candidates = {}};
+  for (LaneEvidence& lane : lanes) {
     const auto index_of = [&](int64_t position) {
       return std::ranges::lower_bound(lane.positions, position) - lane.positions.begin();
     };
-    candidates.push_back({index_of(plan.begin), index_of(plan.end)});
+    scored.candidates.push_back({index_of(plan.begin), index_of(plan.end)});
+    scored.positions.push_back(std::move(lane.positions));
   }
-  std::vector<KeptTokens::Positions> positions;
-  const auto selected = SelectTokens(options.shape, scores, candidates, num_kept);
-  for (size_t head = 0; head < selected.size(); ++head) {
-    positions.emplace_back();
-    for (const int32_t index : selected[head]) positions.back().push_back(lanes[head].positions[size_t(index)]);
+  return scored;
+}
+
+// Lanes compete with one another within their layer, or all of them when the shape is global.
+KeptTokens::Lanes Sequence::State::ChooseTokens(BudgetShape shape, std::span<const ScoredLanes> layers,
+                                                std::span<const int64_t> budgets) {
+  KeptTokens::Lanes chosen(layers.size());
+  const size_t layers_at_once = shape == BudgetShape::kGlobal ? layers.size() : 1;
+  for (size_t first = 0; first < layers.size(); first += layers_at_once) {
+    const auto here = layers.subspan(first, layers_at_once);
+    std::vector<std::vector<float>> scores;
+    std::vector<CandidateRange> candidates;
+    for (const ScoredLanes& layer : here) {
+      scores.insert(scores.end(), layer.scores.begin(), layer.scores.end());
+      candidates.insert(candidates.end(), layer.candidates.begin(), layer.candidates.end());
+    }
+    const auto selected = SelectTokens(shape, scores, candidates, budgets[first]);
+    size_t lane = 0;
+    for (size_t i = 0; i < here.size(); ++i) {
+      for (const auto& positions : here[i].positions) {
+        KeptTokens::Positions& kept_here = chosen[first + i].emplace_back();
+        for (const int32_t index : selected[lane]) kept_here.push_back(positions[size_t(index)]);
+        ++lane;
+      }
+    }
   }
-  return positions;
+  return chosen;
 }
 
 void Sequence::State::Compact(const LayerView& layer, const KeptTokens& into) const {
@@ -187,10 +221,10 @@ Result<std::shared_ptr<KeptTokens>> Sequence::State::RetainGroup(size_t group, c
   const auto began = Clock::now();
   const int64_t num_candidates = kept[group] ? INT64_MAX : plan.end - plan.begin;
   const auto budgets = LayerBudgets(options.shape, int(layout.layers.size()), plan.num_kept, num_candidates);
-  KeptTokens::Lanes lanes(layout.layers.size());
-  ForEachInParallel(lanes.size(), [&](size_t i) {
-    lanes[i] = ChooseTokens(ViewLayer(layout.layers[i].layer), options, plan, budgets[i]);
-  });
+  std::vector<ScoredLanes> scored(layout.layers.size());
+  ForEachInParallel(scored.size(),
+                    [&](size_t i) { scored[i] = ScoreLayer(ViewLayer(layout.layers[i].layer), options, plan); });
+  const KeptTokens::Lanes lanes = ChooseTokens(options.shape, scored, budgets);
   report.scoring_s += SecondsSince(began);
   const auto chosen = Clock::now();
   Result<std::shared_ptr<KeptTokens>> fresh;

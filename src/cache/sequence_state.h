@@ -38,6 +38,11 @@ struct Sequence::State {
   // Whether the sequence may be cut at the position: all that follows is in blocks.
   Status CheckKept(int64_t position) const;
 
+  void SetSealing(bool is_wanted);
+  // Whether old blocks come to be in the form that spilled ones are read back in.
+  bool has_final_form() const { return is_sealing || tables.front().sealed_pool() == nullptr; }
+  Status SetGrowth(const GrowthOptions& options);
+
   LayerView ViewLayer(int layer) const;
 
   // Takes memory ahead as the growth policy says, or lets go of what was.
@@ -115,6 +120,7 @@ struct Sequence::State {
 
   // --- sequence_retain.cc ---
   Status Observe(RetentionPolicy policy);
+  Status ObserveRepeating(int64_t begin, int64_t end);
   Result<RetentionReport> Retain(const RetentionOptions& options, int64_t num_tokens_to_keep);
   struct RetainPlan {  // by position: [begin, end) may be evicted
     int64_t begin = 0;
@@ -124,8 +130,14 @@ struct Sequence::State {
   Status CheckRetain(const RetentionOptions& options, int64_t num_tokens_to_keep) const;
   RetainPlan PlanRetain(const BlockTable& table, const RetentionOptions& options, int64_t num_tokens_to_keep) const;
   std::vector<LaneEvidence> GatherEvidence(const LayerView& layer, const RetentionOptions& options) const;
-  std::vector<KeptTokens::Positions> ChooseTokens(const LayerView& layer, const RetentionOptions& options,
-                                                  const RetainPlan& plan, int64_t num_kept) const;
+  struct ScoredLanes {  // of a layer: [kv head]
+    std::vector<std::vector<float>> scores;
+    std::vector<std::vector<int32_t>> positions;
+    std::vector<CandidateRange> candidates;
+  };
+  ScoredLanes ScoreLayer(const LayerView& layer, const RetentionOptions& options, const RetainPlan& plan) const;
+  static KeptTokens::Lanes ChooseTokens(BudgetShape shape, std::span<const ScoredLanes> layers,
+                                        std::span<const int64_t> budgets);
   void Compact(const LayerView& layer, const KeptTokens& into) const;
   Result<std::shared_ptr<KeptTokens>> RetainGroup(size_t group, const RetentionOptions& options, const RetainPlan& plan,
                                                   RetentionReport& report);
@@ -143,6 +155,7 @@ struct Sequence::State {
   std::optional<AttentionObserver> observer;
   AttendSpace attend_space;
   std::optional<SpillStage> stage;  // where there is a disk tier
+  GrowthOptions growth_options;
   GrowthPredictor growth;
   bool has_static_capacity = false;
   int64_t num_resizes = 0;
@@ -155,6 +168,8 @@ struct Sequence::State {
   // Where prefixes are shared:
   std::string salt;
   Digest root;                                  // before the first token
+  bool is_sealing = true;                       // Sequence::SetSealing
+  bool has_changed_sealing = false;             // when there were tokens: from then on nothing is shared
   std::vector<Digest> chain;                    // [block] of full ones that depend on nothing but tokens before them
   int64_t num_shared_blocks = 0;                // of these, that the index was offered
   int64_t end_of_prefix = INT64_MAX;            // tokens from here on were computed with others in view

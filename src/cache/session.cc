@@ -49,7 +49,9 @@ Result<ResumedSession> Cache::Resume(const std::string& name) {
   KVIST_TRY(const std::vector<std::byte> bytes, disk->ReadSession(name));
   KVIST_TRY(SessionManifest manifest, DecodeManifest(bytes));
   ResumedSession session{Begin(manifest.salt), std::move(manifest.tokens), std::move(manifest.notes), {}};
+  if (session.sequence.state_->root != manifest.root) session.sequence.SetSealing(false);  // it may not have been
   if (session.sequence.state_->root != manifest.root) {
+    session.sequence.SetSealing(true);
     session.reuse.reason = MissReason::kOtherModel;
     return session;
   }

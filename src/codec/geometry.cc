@@ -63,6 +63,10 @@ Status CheckLayer(const LayerGeometry& layer, size_t index) {
 
 }  // namespace
 
+float LayerGeometry::score_scale() const {
+  return attention_scale != 0.0f ? attention_scale : 1.0f / std::sqrt(float(key_dim));
+}
+
 const char* CodecName(Codec codec) {
   constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8", "q6", "q5", "q4", "q3", "q2"};
   return kNames[size_t(codec)];

@@ -245,6 +245,8 @@ void AttendTile(const TileStep& step) {
   AttendAllRows<kRowsAtOnce>(step, 0, prepared);
 }
 
+#include "kernels/probabilities-inl.h"
+
 template <class Numbers>
 void DecodeNumbers(const std::byte* stored, size_t n, float* out) {
   const auto* numbers = reinterpret_cast<const typename Numbers::Number*>(stored);

@@ -54,6 +54,20 @@ struct TileStep {
   SoftmaxRows rows;
 };
 
+// Softmax probabilities of query rows over the tokens of f32 K tiles.
+struct ProbabilityStep {
+  const float* keys;  // [tile][key_dim][block_tokens]
+  int num_tiles;      // 1 or more
+  int block_tokens;
+  int key_dim;
+  int num_rows;
+  const float* queries;     // [row][key_dim], already scaled
+  const int32_t* num_seen;  // [row] sees so many tokens, the first ones
+  float* out;               // [row][tile][block_tokens]; 0 for tokens that a row does not see
+
+  size_t row_stride() const { return size_t(num_tiles) * size_t(block_tokens); }
+};
+
 // The arithmetic of one instruction set. All sets compute the same thing up to rounding; within one set a row's result
 // depends only on the row and the order of its tiles, never on which rows are computed beside it or whether a tile was
 // decoded to f32 first. Kernels are pure functions, safe from any thread.
@@ -63,6 +77,7 @@ struct Kernels {
   // Codecs that are not quantised. Bit for bit codec/tile.h's Encode.
   void (*encode)(Codec codec, const float* values, size_t n, std::byte* out);
   void (*decode)(Codec codec, const std::byte* stored, size_t n, float* out);
+  void (*probabilities)(const ProbabilityStep& step);
 };
 
 // Those this CPU can run, best last. "scalar" is always there.

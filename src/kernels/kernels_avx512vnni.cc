@@ -30,7 +30,7 @@ namespace {
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels{"avx512vnni", AttendTile, EncodeVectors, DecodeVectors};
+const Kernels kKernels{"avx512vnni", AttendTile, EncodeVectors, DecodeVectors, Probabilities};
 
 }  // namespace kvist::avx512vnni
 

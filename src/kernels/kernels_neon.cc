@@ -22,7 +22,7 @@ namespace {
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels{"neon", AttendTile, EncodeVectors, DecodeVectors};
+const Kernels kKernels{"neon", AttendTile, EncodeVectors, DecodeVectors, Probabilities};
 
 }  // namespace kvist::neon
 #endif

@@ -199,6 +199,6 @@ inline Codes LookUp(const Codes& table, const Codes& index) {
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels{"scalar", AttendTile, EncodeVectors, DecodeVectors};
+const Kernels kKernels{"scalar", AttendTile, EncodeVectors, DecodeVectors, Probabilities};
 
 }  // namespace kvist::scalar

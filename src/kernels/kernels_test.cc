@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -991,6 +992,46 @@ TEST_CASE_TEMPLATE(
     }
     CHECK(rounded.sums[0] == sum);
     if (std::isfinite(odd)) CHECK(worst <= double(odd));
+  }
+}
+
+TEST_CASE("kernels: probabilities are the softmax over what each row sees, and 0 elsewhere") {
+  for (const Kernels* kernels : SupportedKernels()) {
+    CAPTURE(kernels->name);
+    std::mt19937 random(31);
+    for (const auto& [block_tokens, key_dim, num_tiles] : {std::array{16, 64, 3}, {32, 80, 1}, {128, 8, 2}}) {
+      const int num_tokens = block_tokens * num_tiles, num_rows = 7;
+      const auto dim = size_t(key_dim);
+      const auto keys = RandomNumbers(random, dim * size_t(num_tokens));
+      const auto queries = RandomNumbers(random, dim * size_t(num_rows), 0.5f);
+      const std::vector<int32_t> num_seen = {num_tokens, 0, 1, num_tokens - 1, 5, num_tokens / 2, 2};
+      std::vector<float> out(size_t(num_rows * num_tokens), kNan);
+      kernels->probabilities({.keys = keys.data(),
+                              .num_tiles = num_tiles,
+                              .block_tokens = block_tokens,
+                              .key_dim = key_dim,
+                              .num_rows = num_rows,
+                              .queries = queries.data(),
+                              .num_seen = num_seen.data(),
+                              .out = out.data()});
+      for (size_t row = 0; row < size_t(num_rows); ++row) {
+        std::vector<double> weights(size_t(num_tokens), 0);
+        double sum = 0;
+        for (size_t t = 0; t < size_t(num_seen[row]); ++t) {
+          double score = 0;
+          const size_t tile = t / size_t(block_tokens), slot = t % size_t(block_tokens);
+          for (size_t c = 0; c < dim; ++c)
+            score += double(queries[row * dim + c]) * keys[(tile * dim + c) * size_t(block_tokens) + slot];
+          sum += weights[t] = std::exp(score);
+        }
+        double worst = 0;
+        for (size_t t = 0; t < weights.size(); ++t) {
+          const double wanted = sum > 0 ? weights[t] / sum : 0;
+          worst = std::max(worst, std::fabs(wanted - double(out[row * weights.size() + t])));
+        }
+        CHECK(worst < 1e-5);
+      }
+    }
   }
 }
 

@@ -243,7 +243,7 @@ class GgmlContestant : public GraphContestant {
     ggml_context* context = context_.get();
     const Layer tensors{NewRows(layer.key_dim, layer), NewRows(layer.value_dim, layer), NewQueries(layer)};
     layers_.push_back(tensors);
-    const float scale = layer.attention_scale != 0.0f ? layer.attention_scale : 1.0f / std::sqrt(float(layer.key_dim));
+    const float scale = layer.score_scale();
     AddOutput(ggml_flash_attn_ext(
         context, ggml_permute(context, tensors.queries, 0, 2, 1, 3), ggml_permute(context, tensors.keys, 0, 2, 1, 3),
         ggml_permute(context, tensors.values, 0, 2, 1, 3), MaskOf(layer, tensors.keys->ne[2]), scale, 0.0f, 0.0f));

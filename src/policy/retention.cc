@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <optional>
+#include <queue>
 #include <string>
 #include <utility>
 
@@ -20,9 +20,12 @@ constexpr std::pair<RetentionPolicy, const char*> kPolicyNames[] = {
     {RetentionPolicy::kRandom, "random"}, {RetentionPolicy::kArticleNorm, "article-norm"},
     {RetentionPolicy::kKnorm, "knorm"},   {RetentionPolicy::kKeyDiff, "keydiff"},
     {RetentionPolicy::kTova, "tova"},     {RetentionPolicy::kH2o, "h2o"},
-    {RetentionPolicy::kSnapKv, "snapkv"}, {RetentionPolicy::kExpected, "expected"}};
-constexpr std::pair<BudgetShape, const char*> kShapeNames[] = {
-    {BudgetShape::kUniform, "uniform"}, {BudgetShape::kPyramid, "pyramid"}, {BudgetShape::kAdaptive, "adaptive"}};
+    {RetentionPolicy::kSnapKv, "snapkv"}, {RetentionPolicy::kExpected, "expected"},
+    {RetentionPolicy::kKvzip, "kvzip"}};
+constexpr std::pair<BudgetShape, const char*> kShapeNames[] = {{BudgetShape::kUniform, "uniform"},
+                                                               {BudgetShape::kPyramid, "pyramid"},
+                                                               {BudgetShape::kAdaptive, "adaptive"},
+                                                               {BudgetShape::kGlobal, "global"}};
 
 template <class Value, size_t n>
 const char* NameOf(const std::pair<Value, const char*> (&names)[n], Value value) {
@@ -200,6 +203,8 @@ Scores ScoreLane(const RetentionOptions& options, uint64_t lane_seed, const Lane
       return Pool(MeanProbabilities(lane, 0), kSnapKvPooling);
     case RetentionPolicy::kExpected:
       return ExpectedScores(lane);
+    case RetentionPolicy::kKvzip:
+      return lane.peak;
   }
   std::unreachable();
 }
@@ -216,25 +221,33 @@ std::vector<int32_t> Ranked(const Scores& scores, CandidateRange candidates) {
   return ranked;
 }
 
-// How many each head keeps: its safe part, and then whoever has the best of what is left.
-std::vector<size_t> AdaptiveCounts(std::span<const Scores> scores, std::span<const std::vector<int32_t>> ranked,
-                                   int64_t num_kept) {
-  const auto num_safe = size_t(kAdaptiveFloor * double(num_kept));
+// How many each lane keeps: its safe part, and then whoever has the best of what is left.
+std::vector<size_t> BestCounts(std::span<const Scores> scores, std::span<const std::vector<int32_t>> ranked,
+                               int64_t num_kept, double floor) {
+  const auto num_safe = size_t(floor * double(num_kept));
   std::vector<size_t> counts;
   size_t num_left = size_t(num_kept) * scores.size();
-  for (const auto& of_head : ranked) {
-    counts.push_back(std::min(num_safe, of_head.size()));
-    num_left -= counts.back();
-  }
-  while (num_left-- > 0) {
-    std::optional<size_t> best;
-    const auto next = [&](size_t head) { return scores[head][size_t(ranked[head][counts[head]])]; };
-    for (size_t head = 0; head < ranked.size(); ++head) {
-      if (counts[head] == ranked[head].size()) continue;
-      if (!best || next(head) > next(*best)) best = head;
+  struct Next {
+    float score;
+    size_t lane;
+    bool operator<(const Next& other) const {  // of equal ones the first lane's goes first
+      return score != other.score ? score < other.score : lane > other.lane;
     }
-    if (!best) break;
-    ++counts[*best];
+  };
+  std::priority_queue<Next> nexts;
+  const auto push_next = [&](size_t lane) {
+    if (counts[lane] < ranked[lane].size()) nexts.push({scores[lane][size_t(ranked[lane][counts[lane]])], lane});
+  };
+  for (size_t lane = 0; lane < ranked.size(); ++lane) {
+    counts.push_back(std::min(num_safe, ranked[lane].size()));
+    num_left -= counts.back();
+    push_next(lane);
+  }
+  for (; num_left > 0 && !nexts.empty(); --num_left) {
+    const size_t lane = nexts.top().lane;
+    nexts.pop();
+    ++counts[lane];
+    push_next(lane);
   }
   return counts;
 }
@@ -259,10 +272,12 @@ Status RetentionOptions::Validate() const {
     return Fail(ErrorCode::kInvalidArgument, "retention counts tokens: recent " + std::to_string(recent_tokens) +
                                                  " and sinks " + std::to_string(sink_tokens) + " must not be negative");
   }
-  if (shape == BudgetShape::kAdaptive && !ScoresAreComparable(policy)) {
+  const bool compares = shape == BudgetShape::kAdaptive || shape == BudgetShape::kGlobal;
+  if (compares && !ScoresAreComparable(policy)) {
     return Fail(ErrorCode::kInvalidArgument,
-                std::string("an adaptive budget compares the scores of heads, and those of the policy ") +
-                    RetentionPolicyName(policy) + " can't be compared; use h2o, snapkv, tova or expected, or uniform");
+                std::string("the budget shape ") + BudgetShapeName(shape) +
+                    " compares the scores of heads, and those of the policy " + RetentionPolicyName(policy) +
+                    " can't be compared; use h2o, snapkv, tova, expected or kvzip, or the shape uniform");
   }
   return {};
 }
@@ -270,12 +285,13 @@ Status RetentionOptions::Validate() const {
 WantedEvidence WantedOf(RetentionPolicy policy) {
   return {.probabilities = policy == RetentionPolicy::kTova || policy == RetentionPolicy::kSnapKv,
           .mass = policy == RetentionPolicy::kH2o,
-          .future_queries = policy == RetentionPolicy::kExpected};
+          .future_queries = policy == RetentionPolicy::kExpected,
+          .peak = policy == RetentionPolicy::kKvzip};
 }
 
 bool NeedsObserving(RetentionPolicy policy) {
   const WantedEvidence wanted = WantedOf(policy);
-  return wanted.probabilities || wanted.mass || wanted.future_queries;
+  return wanted.probabilities || wanted.mass || wanted.future_queries || wanted.peak;
 }
 
 bool ScoresAreComparable(RetentionPolicy policy) {
@@ -327,12 +343,13 @@ std::vector<int64_t> LayerBudgets(BudgetShape shape, int num_layers, int64_t num
 std::vector<std::vector<int32_t>> SelectTokens(BudgetShape shape, std::span<const std::vector<float>> scores,
                                                std::span<const CandidateRange> candidates, int64_t num_kept) {
   std::vector<std::vector<int32_t>> ranked;
-  for (size_t head = 0; head < scores.size(); ++head) ranked.push_back(Ranked(scores[head], candidates[head]));
+  for (size_t lane = 0; lane < scores.size(); ++lane) ranked.push_back(Ranked(scores[lane], candidates[lane]));
   std::vector<size_t> counts(scores.size(), size_t(num_kept));
-  if (shape == BudgetShape::kAdaptive) counts = AdaptiveCounts(scores, ranked, num_kept);
-  for (size_t head = 0; head < ranked.size(); ++head) {
-    ranked[head].resize(std::min(counts[head], ranked[head].size()));
-    std::ranges::sort(ranked[head]);
+  if (shape == BudgetShape::kAdaptive) counts = BestCounts(scores, ranked, num_kept, kAdaptiveFloor);
+  if (shape == BudgetShape::kGlobal) counts = BestCounts(scores, ranked, num_kept, 0);
+  for (size_t lane = 0; lane < ranked.size(); ++lane) {
+    ranked[lane].resize(std::min(counts[lane], ranked[lane].size()));
+    std::ranges::sort(ranked[lane]);
   }
   return ranked;
 }

@@ -32,6 +32,7 @@ struct LaneEvidence {
   int num_rows_per_head = 0;
   std::vector<float> probabilities;
   std::vector<float> mass;  // [token] sum of the probabilities that queries gave it, mean over the query heads
+  std::vector<float> peak;  // [token] largest probability that any query gave it that repeated the text
   // Moments of the queries, turned to the positions to come: mean of the rotations applied; [query head].
   std::vector<QueryMoments> future_queries;
   float attention_scale = 1;
@@ -44,6 +45,7 @@ struct WantedEvidence {
   bool probabilities = false;
   bool mass = false;
   bool future_queries = false;
+  bool peak = false;
 };
 WantedEvidence WantedOf(RetentionPolicy policy);
 
@@ -76,12 +78,12 @@ struct CandidateRange {
 // them; no more than there are.
 std::vector<int64_t> LayerBudgets(BudgetShape shape, int num_layers, int64_t num_kept, int64_t num_candidates);
 
-// Indexes of the candidates that one layer's lanes keep, ascending, [kv head]: num_kept a lane, or as many together
-// when the shape is adaptive. Of equal scores the newer token's stays.
+// Indexes of the candidates that some lanes keep, ascending, [lane]: num_kept a lane, or as many together when the
+// shape is adaptive (lanes of one layer) or global (lanes of all). Of equal scores the newer token's stays.
 std::vector<std::vector<int32_t>> SelectTokens(BudgetShape shape, std::span<const std::vector<float>> scores,
                                                std::span<const CandidateRange> candidates, int64_t num_kept);
 
-// The share of its even part that adaptive shapes leave to every head.
+// The share of its even part that the adaptive shape leaves to every head.
 inline constexpr double kAdaptiveFloor = 0.2;
 
 }  // namespace kvist

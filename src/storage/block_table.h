@@ -101,6 +101,7 @@ class BlockTable {
   BlockPool* open_pool() const { return open_pool_; }
   BlockPool* sealed_pool() const { return sealed_pool_; }  // may be null
   const SealingOptions& sealing() const { return sealing_; }
+  void SetSealing(const SealingOptions& sealing) { sealing_ = sealing; }  // for what is still open
 
  private:
   int64_t TailRoom() const;  // free slots of the last block that an append may use
