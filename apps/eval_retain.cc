@@ -55,7 +55,7 @@ Json ParamsOf(const RetentionCase& what, Json params) {
   return params;
 }
 
-void WriteMetrics(const Json& params, std::span<const std::pair<const char*, Json>> metrics, Output& out) {
+void WriteMetrics(const Json& params, std::span<const std::pair<std::string, Json>> metrics, Output& out) {
   for (const auto& [metric, value] : metrics) {
     WriteRecord({.bench = "eval", .params = params, .metric = metric, .value = value}, out);
   }
@@ -66,12 +66,12 @@ void WriteContinuation(const RetentionQualityReport& report, const RetentionQual
   std::snprintf(
       text, sizeof(text),
       "%d prefix%s of %lld tokens, then %lld of the text; perplexity with the whole prefix %.5g, with none %.5g\n"
-      "a prefix takes %.2f s, and %.2f s while attention is noted\n\n"
+      "a prefix takes %.2f s, %.2f s while attention is noted, and kvzip's second pass %.2f s\n\n"
       "form     policy        shape      keep     held          KV  evicted in  KL from f32         same top  "
       "perplexity  recovered\n",
       options.num_windows, options.num_windows == 1 ? "" : "es", (long long)options.prefix_tokens,
       (long long)options.continuation_tokens, report.base_perplexity, report.no_prefix_perplexity, report.prefill_s,
-      report.observed_prefill_s);
+      report.observed_prefill_s, report.repetition_s);
   out.Write(text);
   for (const RetentionQuality& each : report.cases) {
     std::snprintf(text, sizeof(text), "%s  %7.0f  %10s  %8.2f s  %8.2e +- %7.1e  %6.2f%%  %10.5g  %8.1f%%\n",
@@ -83,7 +83,7 @@ void WriteContinuation(const RetentionQualityReport& report, const RetentionQual
 
 void WriteContinuationRecords(const RetentionQualityReport& report, const Json& params, Output& out) {
   for (const RetentionQuality& each : report.cases) {
-    const std::pair<const char*, Json> metrics[] = {
+    const std::pair<std::string, Json> metrics[] = {
         {"kl_mean", each.kl.mean},
         {"kl_se", each.kl.standard_error},
         {"same_top", each.same_top},
@@ -96,21 +96,30 @@ void WriteContinuationRecords(const RetentionQualityReport& report, const Json& 
         {"no_prefix_perplexity", report.no_prefix_perplexity},
         {"prefill_s", report.prefill_s},
         {"observed_prefill_s", report.observed_prefill_s},
+        {"repetition_s", report.repetition_s},
     };
     WriteMetrics(ParamsOf(each.what, params), metrics, out);
   }
 }
 
-// --- passkeys ---
+// --- recall ---
 
 constexpr char kIntroduction[] =
     "A pass key is hidden somewhere in the text that follows. Find it and remember it.\n\n";
 constexpr char kQuestion[] = "\n\nWhat is the pass key that was hidden in the text? The pass key is";
 
+std::vector<Token> EncodePlainly(const Tokenizer& tokenizer, const std::string& text) {
+  return tokenizer.Encode(text, {.add_special = false, .parse_special = false});
+}
+
+void Append(std::span<const Token> from, std::vector<Token>& to) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
 // The digits' tokens as they come after the question.
 Result<std::vector<Token>> DigitsAfter(const Tokenizer& tokenizer, const std::string& text,
                                        std::span<const Token> question, const std::string& number) {
-  const auto all = tokenizer.Encode(text + " " + number, {.add_special = false, .parse_special = false});
+  const auto all = EncodePlainly(tokenizer, text + " " + number);
   const bool continues =
       all.size() > question.size() && std::ranges::equal(std::span(all).first(question.size()), question);
   if (!continues)
@@ -118,62 +127,113 @@ Result<std::vector<Token>> DigitsAfter(const Tokenizer& tokenizer, const std::st
   return std::vector<Token>(all.begin() + std::ssize(question), all.end());
 }
 
-// Keys at depths spread evenly, each in another part of the text.
-Result<std::vector<Passkey>> MakePasskeys(const Tokenizer& tokenizer, std::span<const Token> filler, int64_t num_tokens,
-                                          int count, std::optional<Token> bos) {
-  const auto encode = [&](const std::string& text) {
-    return tokenizer.Encode(text, {.add_special = false, .parse_special = false});
-  };
-  const std::vector<Token> introduction = encode(kIntroduction), question = encode(kQuestion);
-  std::mt19937 random(static_cast<unsigned>(num_tokens));
-  std::vector<Passkey> passkeys;
-  for (int i = 0; i < count; ++i) {
-    const std::string number = std::to_string(10000 + random() % 90000);
-    const std::vector<Token> needle =
-        encode("\n\nThe pass key is " + number + ". Keep it in mind: " + number + " is the pass key.\n\n");
-    const int64_t num_filler = num_tokens - std::ssize(introduction) - std::ssize(needle) - 1;
-    if (num_filler < 1 || std::ssize(filler) < num_filler * 2) {
+// Contexts of filler with something hidden in each, at depths spread evenly.
+class Hiding {
+ public:
+  Hiding(std::span<const Token> filler, int64_t num_tokens, int count, std::optional<Token> bos)
+      : filler_(filler),
+        num_tokens_(num_tokens),
+        count_(count),
+        bos_(bos),
+        random_(static_cast<unsigned>(num_tokens)) {}
+
+  std::mt19937& random() { return random_; }
+  // The i-th of them, without cue and answer.
+  Result<Recall> Hide(int i, std::span<const Token> before, std::span<const Token> hidden) {
+    const int64_t num_filler = num_tokens_ - std::ssize(before) - std::ssize(hidden) - 1;
+    if (num_filler < 1 || std::ssize(filler_) < num_filler * 2) {
       return Fail(ErrorCode::kInvalidArgument,
-                  "the text has " + std::to_string(filler.size()) + " tokens, too few to hide pass keys in " +
-                      std::to_string(num_tokens) + " of them; give a longer text or shorter contexts");
+                  "the text has " + std::to_string(filler_.size()) + " tokens, too few to hide something in " +
+                      std::to_string(num_tokens_) + " of them; give a longer text, or longer or shorter contexts");
     }
-    const auto begin = static_cast<int64_t>(random() % static_cast<uint64_t>(std::ssize(filler) - num_filler));
-    const double depth = (i + 0.5) / count;
-    const auto before = static_cast<int64_t>(depth * static_cast<double>(num_filler));
-    Passkey passkey{.context = {}, .question = question, .digits = {}, .depth = depth};
-    if (bos) passkey.context.push_back(*bos);
-    const auto append = [&](std::span<const Token> tokens) {
-      passkey.context.insert(passkey.context.end(), tokens.begin(), tokens.end());
-    };
-    append(introduction);
-    append(filler.subspan(static_cast<size_t>(begin), static_cast<size_t>(before)));
-    append(needle);
-    append(filler.subspan(static_cast<size_t>(begin + before), static_cast<size_t>(num_filler - before)));
-    KVIST_TRY(passkey.digits, DigitsAfter(tokenizer, kQuestion, question, number));
-    passkeys.push_back(std::move(passkey));
+    const auto begin = random_() % static_cast<uint64_t>(std::ssize(filler_) - num_filler);
+    const auto here = filler_.subspan(begin, static_cast<size_t>(num_filler));
+    Recall recall{.context = {}, .cue = {}, .answer = {}, .depth = (i + 0.5) / count_};
+    const auto split = static_cast<size_t>(recall.depth * static_cast<double>(num_filler));
+    if (bos_) recall.context.push_back(*bos_);
+    Append(before, recall.context);
+    Append(here.first(split), recall.context);
+    Append(hidden, recall.context);
+    Append(here.subspan(split), recall.context);
+    return recall;
   }
-  return passkeys;
+
+ private:
+  const std::span<const Token> filler_;
+  const int64_t num_tokens_;
+  const int count_;
+  const std::optional<Token> bos_;
+  std::mt19937 random_;
+};
+
+Result<std::vector<Recall>> MakePasskeys(const Tokenizer& tokenizer, int count, Hiding hiding) {
+  const auto introduction = EncodePlainly(tokenizer, kIntroduction), question = EncodePlainly(tokenizer, kQuestion);
+  std::vector<Recall> recalls;
+  for (int i = 0; i < count; ++i) {
+    const std::string number = std::to_string(10000 + hiding.random()() % 90000);
+    const auto needle = EncodePlainly(
+        tokenizer, "\n\nThe pass key is " + number + ". Keep it in mind: " + number + " is the pass key.\n\n");
+    KVIST_TRY(Recall recall, hiding.Hide(i, introduction, needle));
+    recall.cue = question;
+    KVIST_TRY(recall.answer, DigitsAfter(tokenizer, kQuestion, question, number));
+    recalls.push_back(std::move(recall));
+  }
+  return recalls;
 }
 
-void WritePasskeys(std::span<const PasskeyQuality> qualities, int64_t num_tokens, Output& out) {
-  char text[256];
+// Passages that nobody can know: shreds of the text, one after the other. The cue is how they begin.
+Result<std::vector<Recall>> MakePassages(std::span<const Token> text, int count, Hiding hiding) {
+  constexpr size_t kNumShreds = 24, kShredTokens = 8, kCueTokens = 32;
+  std::vector<Recall> recalls;
+  for (int i = 0; i < count && text.size() > kShredTokens; ++i) {
+    std::vector<Token> passage;
+    while (passage.size() < kNumShreds * kShredTokens) {
+      Append(text.subspan(hiding.random()() % (text.size() - kShredTokens), kShredTokens), passage);
+    }
+    KVIST_TRY(Recall recall, hiding.Hide(i, {}, passage));
+    recall.cue.assign(passage.begin(), passage.begin() + kCueTokens);
+    recall.answer.assign(passage.begin() + kCueTokens, passage.end());
+    recalls.push_back(std::move(recall));
+  }
+  return recalls;
+}
+
+// What is recalled, for people and in records.
+struct RecallTest {
+  const char* title;
+  std::string metric;  // begins so
+};
+const RecallTest kPasskeyTest{"pass keys hidden in %lld tokens, asked for after eviction", "passkey"};
+const RecallTest kCopyTest{"passages of 192 tokens in %lld tokens, to be copied after eviction, given their first 32",
+                           "copy"};
+
+void WriteRecall(const RecallTest& test, const RecallReport& report, int64_t num_tokens, Output& out) {
+  char title[128], text[384];
+  std::snprintf(title, sizeof(title), test.title, (long long)num_tokens);
   std::snprintf(text, sizeof(text),
-                "\npass keys hidden in %lld tokens, asked for after eviction\n\n"
-                "form     policy        shape      keep  found        ln probability of the digits\n",
-                (long long)num_tokens);
+                "\n%s\nln probability of a token without the context %.3f\n\n"
+                "form     policy        shape      keep  all right    tokens right  ln probability of a token\n",
+                title, report.no_context_log_probability);
   out.Write(text);
-  for (const PasskeyQuality& each : qualities) {
-    std::snprintf(text, sizeof(text), "%s  %3.0f of %-3lld   %8.3f\n", Name(each.what).c_str(),
-                  each.found * double(each.num_keys), (long long)each.num_keys, each.log_probability);
+  for (const RecallQuality& each : report.cases) {
+    std::snprintf(text, sizeof(text), "%s  %3.0f of %-3lld      %6.1f%%       %8.3f\n", Name(each.what).c_str(),
+                  each.found * double(each.num_asked), (long long)each.num_asked, 100 * each.right_tokens,
+                  each.log_probability);
     out.Write(text);
   }
 }
 
-void WritePasskeyRecords(std::span<const PasskeyQuality> qualities, Json params, int64_t num_tokens, Output& out) {
+void WriteRecallRecords(const RecallTest& test, const RecallReport& report, Json params, int64_t num_tokens,
+                        Output& out) {
   params["context"] = num_tokens;
-  for (const PasskeyQuality& each : qualities) {
-    const std::pair<const char*, Json> metrics[] = {
-        {"passkeys", each.num_keys}, {"passkeys_found", each.found}, {"passkey_ln_probability", each.log_probability}};
+  for (const RecallQuality& each : report.cases) {
+    params["asked"] = each.num_asked;
+    const std::pair<std::string, Json> metrics[] = {
+        {test.metric + "_found", each.found},
+        {test.metric + "_tokens_right", each.right_tokens},
+        {test.metric + "_ln_probability", each.log_probability},
+        {test.metric + "_no_context_ln_probability", report.no_context_log_probability},
+    };
     WriteMetrics(ParamsOf(each.what, params), metrics, out);
   }
 }
@@ -205,7 +265,7 @@ void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arg
       ->check(CLI::Range(0.01, 1.0))
       ->type_name("SHARE,...")
       ->needs(retain);
-  command->add_option("--shape", arguments->shapes, "How they are shared out: uniform, pyramid, adaptive")
+  command->add_option("--shape", arguments->shapes, "How they are shared out: uniform, pyramid, adaptive, global")
       ->delimiter(',')
       ->check([](const std::string& name) {
         const auto shape = ParseBudgetShape(name);
@@ -225,7 +285,14 @@ void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arg
       ->check(CheckCount)
       ->type_name("N,...")
       ->needs(retain);
-  command->add_option("--passkeys", arguments->num_passkeys, "Pass keys in each length")
+  command
+      ->add_option("--copy", arguments->copy_tokens,
+                   "Also hide passages in contexts of so many tokens, and have them copied after eviction")
+      ->delimiter(',')
+      ->check(CheckCount)
+      ->type_name("N,...")
+      ->needs(retain);
+  command->add_option("--asked", arguments->num_asked, "Pass keys and passages in each length")
       ->check(CheckCount)
       ->type_name("N")
       ->capture_default_str()
@@ -239,8 +306,9 @@ Status EvalRetention(const RetainArguments& arguments, std::span<const Form> for
   const RetentionQualityOptions options{.prefix_tokens = quality.window_tokens,
                                         .continuation_tokens = arguments.continuation_tokens,
                                         .num_windows = quality.num_windows,
+                                        .bos = quality.bos,
                                         .cache = quality.cache,
-                                        .bos = quality.bos};
+                                        .repeat = MakeRepeatPrompts(*loaded.tokenizer)};
   const auto show = [&](int64_t done, int64_t all) {
     progress.Show(done, all);
     return !interrupted();
@@ -252,12 +320,22 @@ Status EvalRetention(const RetainArguments& arguments, std::span<const Form> for
   KVIST_TRY(const auto report, MeasureRetention(*loaded.model, tokens, cases, options, show));
   progress.Clear();
   as_json ? WriteContinuationRecords(report, params, out) : WriteContinuation(report, options, out);
+  const auto measure = [&](const RecallTest& test, int64_t num_tokens, const std::vector<Recall>& recalls) -> Status {
+    KVIST_TRY(const auto recalled, MeasureRecall(*loaded.model, recalls, cases, options, show));
+    progress.Clear();
+    as_json ? WriteRecallRecords(test, recalled, params, num_tokens, out)
+            : WriteRecall(test, recalled, num_tokens, out);
+    return {};
+  };
+  const int count = arguments.num_asked;
   for (const int64_t num_tokens : arguments.passkey_tokens) {
     KVIST_TRY(const auto passkeys,
-              MakePasskeys(*loaded.tokenizer, tokens, num_tokens, arguments.num_passkeys, quality.bos));
-    KVIST_TRY(const auto found, MeasurePasskeys(*loaded.model, passkeys, cases, options.cache, show));
-    progress.Clear();
-    as_json ? WritePasskeyRecords(found, params, num_tokens, out) : WritePasskeys(found, num_tokens, out);
+              MakePasskeys(*loaded.tokenizer, count, Hiding(tokens, num_tokens, count, quality.bos)));
+    KVIST_TRY_VOID(measure(kPasskeyTest, num_tokens, passkeys));
+  }
+  for (const int64_t num_tokens : arguments.copy_tokens) {
+    KVIST_TRY(const auto passages, MakePassages(tokens, count, Hiding(tokens, num_tokens, count, quality.bos)));
+    KVIST_TRY_VOID(measure(kCopyTest, num_tokens, passages));
   }
   return {};
 }

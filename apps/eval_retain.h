@@ -22,7 +22,8 @@ struct RetainArguments {
   std::vector<double> keep = {0.25, 0.5, 0.75};
   int64_t continuation_tokens = 256;
   std::vector<int64_t> passkey_tokens;  // contexts in which keys are hidden; empty: no such test
-  int num_passkeys = 10;                // in each length
+  std::vector<int64_t> copy_tokens;     // in which passages are hidden; empty: no such test
+  int num_asked = 10;                   // keys and passages, in each length
 };
 
 void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arguments);

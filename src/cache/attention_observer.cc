@@ -130,9 +130,12 @@ void AttentionObserver::Note(const LayerView& layer, int64_t first_position, int
   if (geometry.window > 0) return;
   const bool reads_keys = !layer.table.HasSpilled();
   for (int kv_head = worker.index; kv_head < geometry.num_kv_heads; kv_head += worker.count) {
+    if (repeating_) {  // what else it would show is not of the text
+      if (reads_keys) NotePeak(layer, kv_head, first_position, num_tokens, queries);
+      continue;
+    }
     if (wanted_.probabilities) NoteRecent(layer, kv_head, first_position, num_tokens, queries);
     if (wanted_.mass && reads_keys) NoteMass(layer, kv_head, first_position, num_tokens, queries);
-    if (repeating_ && reads_keys) NotePeak(layer, kv_head, first_position, num_tokens, queries);
     if (wanted_.future_queries) NoteMoments(layer, kv_head, first_position, num_tokens, queries);
   }
 }

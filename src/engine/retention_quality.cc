@@ -50,6 +50,15 @@ class Stepper {
   Stepper(Model& model, int64_t num_all, const std::function<bool(int64_t, int64_t)>& progress)
       : model_(model), num_all_(num_all), progress_(progress) {}
 
+  // The second pass that kvzip asks for; returns what it took.
+  Result<double> Repeat(Sequence& sequence, const RepeatPrompts& prompts) {
+    const auto began = Clock::now();
+    KVIST_TRY_VOID(ObserveRepetition(model_, prompts, sequence, [this](int64_t num_tokens) {
+      num_done_ += num_tokens;
+      return !progress_ || progress_(std::min(num_done_, num_all_), num_all_);
+    }));
+    return SecondsSince(began);
+  }
   Result<std::span<const float>> Step(Sequence& sequence, std::span<const Token> tokens, LogitsWanted wanted) {
     if (progress_ && !progress_(num_done_, num_all_)) return Fail(ErrorCode::kCancelled, "interrupted");
     num_done_ += std::ssize(tokens);
@@ -91,9 +100,15 @@ std::vector<Form> FormsOf(std::span<const RetentionCase> cases) {
 
 Status ObserveAll(Sequence& sequence, std::span<const RetentionCase> cases) {
   for (const RetentionCase& each : cases) {
-    if (NeedsObserving(each.policy)) KVIST_TRY_VOID(sequence.Observe(each.policy));
+    if (each.policy == RetentionPolicy::kKvzip || !NeedsObserving(each.policy)) continue;
+    KVIST_TRY_VOID(sequence.Observe(each.policy));
   }
   return {};
+}
+
+bool WantsRepetition(std::span<const RetentionCase> cases, Form form) {
+  return std::ranges::any_of(
+      cases, [=](const auto& each) { return each.form == form && each.policy == RetentionPolicy::kKvzip; });
 }
 
 Result<RetentionReport> Apply(const RetentionCase& what, int64_t num_prefix_tokens, Sequence& sequence) {
@@ -137,6 +152,9 @@ class Continuation {
       KVIST_TRY_VOID(stepper_.Feed(whole, prefix));
       observed_prefill_s_ += SecondsSince(began);
       ++num_observed_;
+      if (WantsRepetition(cases_, form)) {
+        KVIST_TRY(repetition_s_, stepper_.Repeat(whole, options_.repeat));
+      }
       for (size_t i = 0; i < cases_.size(); ++i) {
         if (cases_[i].form == form) KVIST_TRY_VOID(RunCase(i, whole, rest));
       }
@@ -150,6 +168,7 @@ class Continuation {
     report.no_prefix_perplexity = std::exp(Mean(no_prefix_losses_));
     report.prefill_s = prefill_s_ / num_windows;
     report.observed_prefill_s = observed_prefill_s_ / num_observed_;
+    report.repetition_s = repetition_s_;
     for (size_t i = 0; i < cases_.size(); ++i) {
       const Running& of_case = results_[i];
       const FormQuality summary = SummariseQuality(of_case.predictions, num_windows);
@@ -176,7 +195,9 @@ class Continuation {
     return std::reduce(numbers.begin(), numbers.end(), 0.0) / static_cast<double>(numbers.size());
   }
   int64_t NumTokens() const {
-    const int64_t of_forms = std::ssize(FormsOf(cases_)) * options_.prefix_tokens;
+    int64_t of_forms = 0;
+    for (const Form form : FormsOf(cases_))
+      of_forms += options_.prefix_tokens * (WantsRepetition(cases_, form) ? 2 : 1);
     const int64_t of_cases = (std::ssize(cases_) + 2) * options_.continuation_tokens;
     return options_.num_windows * (options_.prefix_tokens + of_forms + of_cases);
   }
@@ -223,25 +244,63 @@ class Continuation {
   std::vector<std::vector<float>> base_logits_;  // of the window's continuation
   std::vector<double> base_log_sums_;
   std::vector<double> base_losses_, no_prefix_losses_;
-  double prefill_s_ = 0, observed_prefill_s_ = 0;
+  double prefill_s_ = 0, observed_prefill_s_ = 0, repetition_s_ = 0;
   int num_observed_ = 0;
 };
 
-// --- passkeys ---
+// --- recall ---
 
-Status AskFor(const Passkey& passkey, Sequence& sequence, Stepper& stepper, PasskeyQuality& quality) {
-  std::vector<Token> tokens = passkey.question;
-  tokens.insert(tokens.end(), passkey.digits.begin(), passkey.digits.end() - 1);
-  bool is_found = true;
-  KVIST_TRY_VOID(stepper.Score(sequence, tokens, [&](size_t i, std::span<const float> logits) {
-    if (i + 1 < passkey.question.size()) return;
-    const Token digit = passkey.digits[i + 1 - passkey.question.size()];
-    is_found &= std::ranges::max_element(logits) - logits.begin() == digit;
-    quality.log_probability += double(logits[Size(digit)]) - LogSumExp(logits);
+// visit(token, logits) for each token of the answer, after the cue.
+template <class Visit>
+Status Ask(const Recall& recall, Sequence& sequence, Stepper& stepper, Visit visit) {
+  std::vector<Token> tokens = recall.cue;
+  tokens.insert(tokens.end(), recall.answer.begin(), recall.answer.end() - 1);
+  return stepper.Score(sequence, tokens, [&](size_t i, std::span<const float> logits) {
+    if (i + 1 >= recall.cue.size()) visit(recall.answer[i + 1 - recall.cue.size()], logits);
+  });
+}
+
+double LogProbability(Token token, std::span<const float> logits) {
+  return double(logits[Size(token)]) - LogSumExp(logits);
+}
+
+Status AskFor(const Recall& recall, Sequence& sequence, Stepper& stepper, RecallQuality& quality) {
+  double num_right = 0, log_probability = 0;
+  KVIST_TRY_VOID(Ask(recall, sequence, stepper, [&](Token token, std::span<const float> logits) {
+    num_right += std::ranges::max_element(logits) - logits.begin() == token ? 1 : 0;
+    log_probability += LogProbability(token, logits);
   }));
-  quality.found += is_found ? 1 : 0;
-  ++quality.num_keys;
+  const auto num_tokens = static_cast<double>(recall.answer.size());
+  quality.found += num_right == num_tokens ? 1 : 0;
+  quality.right_tokens += num_right / num_tokens;
+  quality.log_probability += log_probability / num_tokens;
+  ++quality.num_asked;
   return {};
+}
+
+Status CheckRecalls(const Model& model, std::span<const Recall> recalls) {
+  if (recalls.empty()) return Fail(ErrorCode::kInvalidArgument, "there is nothing to ask for");
+  for (const Recall& each : recalls) {
+    if (each.cue.empty() || each.answer.empty()) {
+      return Fail(ErrorCode::kInvalidArgument, "what is asked for needs a cue and an answer");
+    }
+    const auto num_tokens = std::ssize(each.context) + std::ssize(each.cue) + std::ssize(each.answer) - 1;
+    if (num_tokens <= model.context_length()) continue;
+    return Fail(ErrorCode::kInvalidArgument, "a context and what is asked of it have " + std::to_string(num_tokens) +
+                                                 " tokens; the model's context has " +
+                                                 std::to_string(model.context_length()));
+  }
+  return {};
+}
+
+int64_t NumRecallTokens(std::span<const Recall> recalls, std::span<const RetentionCase> cases) {
+  int64_t num_tokens = 0;
+  for (const Recall& each : recalls) {
+    num_tokens += (std::ssize(cases) + 1) * (std::ssize(each.cue) + std::ssize(each.answer) - 1);
+    for (const Form form : FormsOf(cases))
+      num_tokens += std::ssize(each.context) * (WantsRepetition(cases, form) ? 2 : 1);
+  }
+  return num_tokens;
 }
 
 }  // namespace
@@ -273,47 +332,46 @@ Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const To
   return continuation.Report(options.num_windows);
 }
 
-Result<std::vector<PasskeyQuality>> MeasurePasskeys(Model& model, std::span<const Passkey> passkeys,
-                                                    std::span<const RetentionCase> cases, const CacheOptions& options,
-                                                    const std::function<bool(int64_t, int64_t)>& progress) {
+Result<RecallReport> MeasureRecall(Model& model, std::span<const Recall> recalls, std::span<const RetentionCase> cases,
+                                   const RetentionQualityOptions& options,
+                                   const std::function<bool(int64_t, int64_t)>& progress) {
   KVIST_TRY_VOID(CheckCases(cases));
-  if (passkeys.empty()) return Fail(ErrorCode::kInvalidArgument, "there is no passkey to look for");
-  Caches caches(model, options);
-  const std::vector<Form> forms = FormsOf(cases);
-  int64_t num_all = 0;
-  for (const Passkey& each : passkeys) {
-    if (each.question.empty() || each.digits.empty()) {
-      return Fail(ErrorCode::kInvalidArgument, "a passkey needs a question and digits");
-    }
-    const auto num_asked = std::ssize(each.question) + std::ssize(each.digits) - 1;
-    num_all += std::ssize(forms) * std::ssize(each.context) + std::ssize(cases) * num_asked;
-    if (std::ssize(each.context) + num_asked <= model.context_length()) continue;
-    return Fail(ErrorCode::kInvalidArgument,
-                "a passkey's context and question have " + std::to_string(std::ssize(each.context) + num_asked) +
-                    " tokens; the model's context has " + std::to_string(model.context_length()));
-  }
-  Stepper stepper(model, num_all, progress);
-  std::vector<PasskeyQuality> qualities;
-  for (const RetentionCase& each : cases) qualities.push_back({.what = each});
-  for (const Passkey& passkey : passkeys) {
-    for (const Form form : forms) {
+  KVIST_TRY_VOID(CheckRecalls(model, recalls));
+  Caches caches(model, options.cache);
+  Stepper stepper(model, NumRecallTokens(recalls, cases), progress);
+  RecallReport report;
+  for (const RetentionCase& each : cases) report.cases.push_back({.what = each});
+  for (const Recall& recall : recalls) {
+    KVIST_TRY(Cache* const base, caches.Of(kBaseForm));
+    Sequence without = base->Begin();
+    double log_probability = 0;
+    KVIST_TRY_VOID(Ask(recall, without, stepper, [&](Token token, std::span<const float> logits) {
+      log_probability += LogProbability(token, logits);
+    }));
+    report.no_context_log_probability += log_probability / double(recall.answer.size()) / double(recalls.size());
+    for (const Form form : FormsOf(cases)) {
       KVIST_TRY(Cache* const cache, caches.Of(form));
       Sequence whole = cache->Begin();
       KVIST_TRY_VOID(ObserveAll(whole, cases));
-      KVIST_TRY_VOID(stepper.Feed(whole, passkey.context));
+      KVIST_TRY_VOID(stepper.Feed(whole, recall.context));
+      if (WantsRepetition(cases, form)) {
+        KVIST_TRY([[maybe_unused]] const double seconds, stepper.Repeat(whole, options.repeat));
+      }
       for (size_t i = 0; i < cases.size(); ++i) {
         if (cases[i].form != form) continue;
         Sequence sequence = whole.Fork();
-        KVIST_TRY([[maybe_unused]] const auto retained, Apply(cases[i], std::ssize(passkey.context), sequence));
-        KVIST_TRY_VOID(AskFor(passkey, sequence, stepper, qualities[i]));
+        KVIST_TRY([[maybe_unused]] const auto retained, Apply(cases[i], std::ssize(recall.context), sequence));
+        KVIST_TRY_VOID(AskFor(recall, sequence, stepper, report.cases[i]));
       }
     }
   }
-  for (PasskeyQuality& each : qualities) {
-    each.found /= static_cast<double>(each.num_keys);
-    each.log_probability /= static_cast<double>(each.num_keys);
+  for (RecallQuality& each : report.cases) {
+    const auto count = static_cast<double>(each.num_asked);
+    each.found /= count;
+    each.right_tokens /= count;
+    each.log_probability /= count;
   }
-  return qualities;
+  return report;
 }
 
 }  // namespace kvist

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/quality.h"
+#include "engine/repetition.h"
 #include "kvist/error.h"
 #include "kvist/geometry.h"
 #include "kvist/retention.h"
@@ -20,7 +21,7 @@ namespace kvist {
 
 // What giving up tokens does to a model's predictions. A text's prefix is computed with nothing lost, a policy then
 // gives up tokens of it, without having seen what comes, and the model goes on: with the text itself, or with a
-// question about something that was hidden in the prefix (the passkey test of Landmark Attention, 2305.16300).
+// question about something that was in the prefix (the passkey test of Landmark Attention, 2305.16300).
 struct RetentionCase {
   Form form;
   RetentionPolicy policy = RetentionPolicy::kFull;
@@ -28,12 +29,13 @@ struct RetentionCase {
   double keep = 1;  // share of the prefix's tokens
 };
 
-struct RetentionQualityOptions {
+struct RetentionQualityOptions {  // MeasureRecall looks at the last two
   int64_t prefix_tokens = 4096;
   int64_t continuation_tokens = 256;
   int num_windows = 2;
-  CacheOptions cache = {};  // its form does not count
   std::optional<Token> bos = {};
+  CacheOptions cache = {};    // its form does not count
+  RepeatPrompts repeat = {};  // for kvzip
 };
 
 // One case, over all windows.
@@ -51,6 +53,7 @@ struct RetentionQualityReport {
   double no_prefix_perplexity = 0;  // with none
   double prefill_s = 0;             // of a prefix, mean over windows, with nothing observed
   double observed_prefill_s = 0;    // and while attention is noted for all policies that ask
+  double repetition_s = 0;          // of the second pass, where kvzip asks for it
   std::vector<RetentionQuality> cases;
 };
 
@@ -61,23 +64,31 @@ Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const To
                                                 const RetentionQualityOptions& options,
                                                 const std::function<bool(int64_t, int64_t)>& progress);
 
-// The prompts of a passkey test, as tokens.
-struct Passkey {
-  std::vector<Token> context;   // with the key hidden at some depth; tokens are given up after it
-  std::vector<Token> question;  // ends where the key's digits begin
-  std::vector<Token> digits;
-  double depth = 0;  // 0: the key comes first, 1: last
+// Something that was in a text and is asked for after tokens of the text have been given up: a pass key, or a passage
+// that is to be copied.
+struct Recall {
+  std::vector<Token> context;
+  std::vector<Token> cue;     // what asks for it: a question, or the passage's beginning
+  std::vector<Token> answer;  // 1 or more
+  double depth = 0;           // where it lies in the context, 0: first, 1: last
 };
 
-struct PasskeyQuality {
+struct RecallQuality {
   RetentionCase what;
-  int64_t num_keys = 0;
-  double found = 0;            // share of keys of which every digit is the likeliest token
-  double log_probability = 0;  // of a key's digits together, mean over keys, in nats
+  int64_t num_asked = 0;
+  double found = 0;            // share of answers of which every token is the likeliest
+  double right_tokens = 0;     // share of the answers' tokens that are
+  double log_probability = 0;  // of an answer's token, mean, in nats
 };
 
-Result<std::vector<PasskeyQuality>> MeasurePasskeys(Model& model, std::span<const Passkey> passkeys,
-                                                    std::span<const RetentionCase> cases, const CacheOptions& cache,
-                                                    const std::function<bool(int64_t, int64_t)>& progress);
+struct RecallReport {
+  double no_context_log_probability = 0;  // the same with the cue alone
+  std::vector<RecallQuality> cases;
+};
+
+// Errors as MeasureRetention.
+Result<RecallReport> MeasureRecall(Model& model, std::span<const Recall> recalls, std::span<const RetentionCase> cases,
+                                   const RetentionQualityOptions& options,
+                                   const std::function<bool(int64_t, int64_t)>& progress);
 
 }  // namespace kvist

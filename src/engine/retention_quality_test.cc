@@ -30,7 +30,8 @@ struct Rig {
   std::vector<Token> text;
 };
 
-const RetentionQualityOptions kOptions{.prefix_tokens = 256, .continuation_tokens = 40, .num_windows = 2};
+const RetentionQualityOptions kOptions{
+    .prefix_tokens = 256, .continuation_tokens = 40, .num_windows = 2, .repeat = {.first = {7, 8}, .next = {9}}};
 
 TEST_CASE("retention quality: nothing given up loses nothing, and less costs more") {
   Rig rig;
@@ -55,32 +56,64 @@ TEST_CASE("retention quality: nothing given up loses nothing, and less costs mor
   CHECK(report->cases[3].held_bytes <= 0.5 * report->cases[0].held_bytes);
 }
 
-TEST_CASE("retention quality: a passkey's digits are scored as they are without eviction") {
+TEST_CASE("retention quality: an answer is scored as it is without eviction") {
   Rig rig;
-  Passkey passkey{.context = {rig.text.begin(), rig.text.begin() + 256}, .question = {1, 2, 3}, .digits = {4, 5, 6}};
+  const Recall recall{.context = {rig.text.begin(), rig.text.begin() + 256}, .cue = {1, 2, 3}, .answer = {4, 5, 6}};
   const std::vector<RetentionCase> cases = {{.form = kF32},
                                             {kF32, RetentionPolicy::kH2o, BudgetShape::kUniform, 1.0},
-                                            {kF32, RetentionPolicy::kWindow, BudgetShape::kUniform, 0.4}};
-  const auto found = MeasurePasskeys(*rig.model, std::span(&passkey, 1), cases, {}, {});
+                                            {kF32, RetentionPolicy::kWindow, BudgetShape::kUniform, 0.4},
+                                            {kF32, RetentionPolicy::kKvzip, BudgetShape::kGlobal, 1.0},
+                                            {kF32, RetentionPolicy::kKvzip, BudgetShape::kGlobal, 0.6}};
+  const auto found = MeasureRecall(*rig.model, std::span(&recall, 1), cases, kOptions, {});
   REQUIRE(found);
   // By hand: one token at a time.
   auto cache = Cache::Open(rig.model->geometry(), {.form = kF32}).value();
   Sequence sequence = cache->Begin();
-  std::vector<Token> before = passkey.context;
-  before.insert(before.end(), passkey.question.begin(), passkey.question.end());
+  std::vector<Token> before = recall.context;
+  before.insert(before.end(), recall.cue.begin(), recall.cue.end());
   double log_probability = 0;
   std::vector<Token> step = before;
-  for (const Token digit : passkey.digits) {
+  for (const Token token : recall.answer) {
     const BatchItem item{.sequence = &sequence, .tokens = step};
     const auto logits = rig.model->Forward(std::span(&item, 1));
     REQUIRE(logits);
-    log_probability += double((*logits)[size_t(digit)]) - LogSumExp(*logits);
-    step = {digit};
+    log_probability += double((*logits)[size_t(token)]) - LogSumExp(*logits);
+    step = {token};
   }
-  CHECK((*found)[0].log_probability == doctest::Approx(log_probability));
-  CHECK((*found)[1].log_probability == (*found)[0].log_probability);
-  CHECK((*found)[2].log_probability != (*found)[0].log_probability);
-  CHECK((*found)[0].num_keys == 1);
+  CHECK(found->cases[0].log_probability == doctest::Approx(log_probability / 3));
+  CHECK(found->cases[1].log_probability == found->cases[0].log_probability);
+  CHECK(found->cases[2].log_probability != found->cases[0].log_probability);
+  CHECK(found->cases[3].log_probability == found->cases[0].log_probability);
+  CHECK(found->cases[4].log_probability != found->cases[0].log_probability);
+  CHECK(found->cases[0].num_asked == 1);
+}
+
+TEST_CASE("repetition: a second pass notes what it needs, and leaves the sequence as it was") {
+  Rig rig;
+  auto cache = Cache::Open(rig.model->geometry(), {.form = kF32}).value();
+  Sequence sequence = cache->Begin();
+  const BatchItem item{.sequence = &sequence, .tokens = std::span(rig.text).first(300)};
+  REQUIRE(rig.model->Forward(std::span(&item, 1)));
+  const size_t bytes = sequence.num_held_bytes();
+  int64_t num_fed = 0;
+  const auto count = [&](int64_t num_tokens) { return (num_fed += num_tokens) > 0; };
+  REQUIRE(ObserveRepetition(*rig.model, kOptions.repeat, sequence, count));
+  // Chunks of 512 - 300 - 2 - 8 tokens; the second begins with the last 8 of the first.
+  CHECK(num_fed == 2 + 202 + 1 + 8 + 98);
+  CHECK(sequence.num_tokens() == 300);
+  CHECK(sequence.num_held_bytes() == bytes);
+  CHECK(cache->stats().live_bytes == bytes);
+  REQUIRE(sequence.Retain({.policy = RetentionPolicy::kKvzip, .shape = BudgetShape::kGlobal}, 200));
+  CHECK(sequence.num_held_tokens() == 200);
+
+  Sequence stopped = cache->Begin();
+  const BatchItem other{.sequence = &stopped, .tokens = std::span(rig.text).first(450)};
+  REQUIRE(rig.model->Forward(std::span(&other, 1)));
+  CHECK(ObserveRepetition(*rig.model, kOptions.repeat, stopped, {}).error().code == ErrorCode::kOutOfRange);
+  REQUIRE(stopped.Truncate(100));
+  const auto stop = ObserveRepetition(*rig.model, kOptions.repeat, stopped, [](int64_t) { return false; });
+  CHECK(stop.error().code == ErrorCode::kCancelled);
+  CHECK(stopped.num_tokens() == 100);
 }
 
 TEST_CASE("retention quality: what can't be measured is said") {

@@ -459,7 +459,7 @@ class WithModel(ProgramTest):
     def test_eval_retention(self):
         text = self.file("sheep.txt", b"".join(b"%d sheep stood on the hill, and one went home. " % i for i in range(80)))
         command = ["eval", "-m", "smollm2", "-f", text, "--threads=1", "--weights=file", "--windows=1", "--context=288"]
-        command += ["--continuation=16", "--passkey=288", "--passkeys=1"]
+        command += ["--continuation=16", "--passkey=288", "--copy=288", "--asked=1"]
         records = self.objects(run(*command, "--retain=window,expected", "--keep=0.5", "--json"))
         of_policy = {}
         for record in records:
@@ -467,12 +467,14 @@ class WithModel(ProgramTest):
         self.assertEqual(list(of_policy), ["full", "window", "expected"])
         for policy, held in (("full", 288), ("window", 144), ("expected", 144)):
             self.assertAlmostEqual(of_policy[policy]["held_tokens"], held, delta=32)
-            self.assertEqual(of_policy[policy]["passkeys"], 1)
+            self.assertIn(of_policy[policy]["passkey_found"], (0, 1))
+            self.assertLess(of_policy[policy]["copy_ln_probability"], 0)
+        self.assertGreater(of_policy["full"]["copy_ln_probability"], of_policy["full"]["copy_no_context_ln_probability"])
         self.assertLess(of_policy["full"]["kl_mean"], 1e-3)
         self.assertLess(of_policy["full"]["kl_mean"], of_policy["window"]["kl_mean"])
         self.assertLess(of_policy["window"]["kv_bytes"], 0.7 * of_policy["full"]["kv_bytes"])
         table = self.assert_ok(run(*command, "--retain=knorm", "--keep=0.4", "--form=q8")).decode()
-        for word in ("perplexity with the whole prefix", "\nq8       knorm ", "pass keys hidden in 288 tokens"):
+        for word in ("perplexity with the whole prefix", "\nq8       knorm ", "pass keys hidden in 288 tokens", "passages of 192 tokens in 288"):
             self.assertIn(word, table)
 
     def test_eval_retention_tells_what_is_wrong(self):
