@@ -30,6 +30,8 @@ Json GenerationJson(const char* command, const Generation& generation, const Gen
   params["temperature"] = arguments.options.sampler.temperature;
   params["reuse_moved"] = arguments.model.reuses_moved_chunks;
   params["seed"] = arguments.options.sampler.seed;
+  params["retain"] = RetainSpec(arguments.options.retain);
+  if (arguments.options.stream) params["stream"] = StreamSpec(*arguments.options.stream);
   Json object = {{"command", command},
                  {"impl", "kvist"},
                  {"params", params},
@@ -38,6 +40,12 @@ Json GenerationJson(const char* command, const Generation& generation, const Gen
                  {"finish", FinishReasonName(generation.finish)},
                  {"statistics", StatisticsJson(generation.stats, loaded)},
                  {"reuse", ReuseJson(generation.reuse)}};
+  if (generation.retained.num_times > 0) {
+    object["retained"] = {{"times", generation.retained.num_times},
+                          {"seconds", generation.retained.seconds},
+                          {"held_tokens", generation.retained.held_tokens},
+                          {"held_bytes", generation.retained.held_bytes}};
+  }
   AddOrigin(object);
   return object;
 }

@@ -52,6 +52,7 @@ struct RetentionOptions {
   int64_t recent_tokens = 64;  // last tokens that are never given up, rounded up to whole blocks
   int64_t sink_tokens = 4;     // first ones, likewise
   uint64_t seed = 1;           // of kRandom
+  bool operator==(const RetentionOptions&) const = default;
 
   // kInvalidArgument: a negative number; kAdaptive or kGlobal with a policy whose scores can't be compared between
   // heads.

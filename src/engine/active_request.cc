@@ -3,14 +3,35 @@
 #include "engine/active_request.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace kvist {
 
+std::span<const Token> ActiveRequest::reusable_tokens() const {
+  auto num_tokens = text.num_tokens() - 1;
+  if (retainer_) num_tokens = std::min(num_tokens, retainer_->MaxReusedTokens(text.num_tokens()));
+  return text.tokens().first(size_t(num_tokens));
+}
+
+void ActiveRequest::BeginSequence(Cache& cache) {
+  moved_ = {};
+  has_ended_prompt_ = false;
+  sequence_.emplace(cache.Begin(salt_));
+  // It can't fail: the settings were checked when the request came.
+  if (retainer_) KVIST_CHECK(retainer_->Begin(*sequence_).has_value());
+}
+
+Status ActiveRequest::GiveUpTokens() {
+  const bool is_in_prompt = text.num_output_tokens() == 0 || num_stored() + 1 < text.num_tokens();
+  if (!retainer_ || is_in_prompt) return {};
+  if (std::exchange(has_ended_prompt_, true)) return retainer_->EndStep(*sequence_);
+  return retainer_->EndPrompt(*sequence_);
+}
+
 int64_t ActiveRequest::Admit(Cache& cache) {
   is_frugal_ = false;
-  moved_ = {};
-  sequence_.emplace(cache.Begin(salt_));
-  ReuseReport report = sequence_->Reuse(text.tokens(), text.num_tokens() - 1);
+  BeginSequence(cache);
+  ReuseReport report = sequence_->Reuse(text.tokens(), std::ssize(reusable_tokens()));
   if (!admitted_at_) {
     admitted_at_ = Clock::now();
     first_reuse_ = std::move(report);
@@ -21,13 +42,12 @@ int64_t ActiveRequest::Admit(Cache& cache) {
 
 void ActiveRequest::StartOver(Cache& cache) {
   is_frugal_ = true;
-  moved_ = {};
-  sequence_.emplace(cache.Begin(salt_));
+  BeginSequence(cache);
 }
 
 int64_t ActiveRequest::ReuseMore() {
   const int64_t num_before = num_stored();
-  sequence_->Reuse(text.tokens(), text.num_tokens() - 1);
+  sequence_->Reuse(text.tokens(), std::ssize(reusable_tokens()));
   CountReused(num_stored() - num_before);
   return num_stored() - num_before;
 }

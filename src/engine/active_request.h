@@ -14,6 +14,7 @@
 
 #include "engine/continuation.h"
 #include "engine/moved_reuse.h"
+#include "engine/retaining.h"
 #include "kvist/cache.h"
 
 namespace kvist {
@@ -22,8 +23,13 @@ namespace kvist {
 // or is parked.
 class ActiveRequest {
  public:
-  ActiveRequest(uint64_t id, int priority, std::string salt, Continuation text_in)
-      : text(std::move(text_in)), id_(id), priority_(priority), salt_(std::move(salt)) {}
+  // retainer: of a request that gives up tokens.
+  ActiveRequest(uint64_t id, int priority, std::string salt, Continuation text_in, std::optional<Retainer> retainer)
+      : text(std::move(text_in)),
+        id_(id),
+        priority_(priority),
+        salt_(std::move(salt)),
+        retainer_(std::move(retainer)) {}
 
   uint64_t id() const { return id_; }
   const std::string& salt() const { return salt_; }
@@ -49,12 +55,16 @@ class ActiveRequest {
   Sequence& sequence() { return *sequence_; }
   // Tokens in the sequence, 0 without one.
   int64_t num_stored() const { return sequence_ ? sequence_->num_tokens() : 0; }
-  // All but the last token, whose logits are needed.
-  std::span<const Token> reusable_tokens() const { return text.tokens().first(text.tokens().size() - 1); }
+  // All but the last token, whose logits are needed, and those that have to be seen to be chosen from.
+  std::span<const Token> reusable_tokens() const;
   // Whether its next step is one token, the last of its output.
   bool is_decoding() const { return text.num_output_tokens() > 0 && num_stored() + 1 == text.num_tokens(); }
   bool is_frugal() const { return is_frugal_; }
   const ReuseReport& first_reuse() const { return first_reuse_; }
+
+  // After a step of the model, if it is one after which the request does. Errors as Retainer's.
+  Status GiveUpTokens();
+  RetainStats retained() const { return retainer_ ? retainer_->stats() : RetainStats(); }
 
   // Counts what a step of the model has computed, up to where it ended.
   void NoteComputed(int64_t begin, int64_t end);
@@ -65,11 +75,14 @@ class ActiveRequest {
  private:
   using Clock = std::chrono::steady_clock;
   void CountReused(int64_t num_tokens);
+  void BeginSequence(Cache& cache);
 
   const uint64_t id_;
   const int priority_;
   const std::string salt_;
   std::optional<Sequence> sequence_;
+  std::optional<Retainer> retainer_;
+  bool has_ended_prompt_ = false;  // in this sequence
   bool is_frugal_ = false;
   std::optional<Clock::time_point> admitted_at_;  // first
   Clock::time_point first_token_at_{};

@@ -3,9 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engine/retaining.h"
+#include "engine/stream.h"
 #include "kvist/reuse.h"
 #include "model/sampler.h"
 #include "model/tokenizer.h"
@@ -14,6 +17,9 @@ namespace kvist {
 
 struct GenerateOptions {
   int64_t max_tokens = 256;  // of output; 0: the prompt is computed and nothing more
+  RetainSettings retain = {};
+  // The text has no end and slides through a window (Generator only; not together with retain).
+  std::optional<StreamOptions> stream = {};
   SamplerOptions sampler;
   std::vector<std::string> stops;  // the output ends before the first of these
 };
@@ -47,6 +53,7 @@ struct Generation {
   FinishReason finish = FinishReason::kEnd;
   GenerationStats stats;
   ReuseReport reuse;  // where the prompt's tokens came from that were not computed
+  RetainStats retained;
 };
 
 }  // namespace kvist

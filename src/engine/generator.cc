@@ -34,11 +34,17 @@ class Generator::Run {
         text_(std::move(text)),
         reuse_(std::move(reuse)) {}
 
+  int64_t num_stored() const { return generator_.num_stored_tokens(); }
+
   Result<Generation> Go() {
-    text_.stats().reused_tokens = sequence_.num_tokens();
-    KVIST_TRY_VOID(CheckPromptFits(*generator_.cache_, text_.num_prompt_tokens(), kPrefillTokens));
+    text_.stats().reused_tokens = num_stored();
+    const auto& stream = generator_.stream_;
+    const int64_t most_at_once = stream ? stream->options().window_tokens : INT64_MAX;
+    KVIST_TRY_VOID(
+        CheckPromptFits(*generator_.cache_, std::min(text_.num_prompt_tokens(), most_at_once), kPrefillTokens));
     KVIST_TRY(const bool is_computed, Prefill());
     if (!is_computed) return Finish(FinishReason::kCancelled);
+    if (generator_.retainer_) KVIST_TRY_VOID(generator_.retainer_->EndPrompt(sequence_));
     KVIST_TRY(const FinishReason reason, Decode());
     return Finish(reason);
   }
@@ -48,6 +54,7 @@ class Generator::Run {
     moved_.CountInto(reuse_, sequence_);
     Generation generation = text_.Finish(reason);
     generation.reuse = std::move(reuse_);
+    if (generator_.retainer_) generation.retained = generator_.retainer_->stats();
     return generation;
   }
 
@@ -58,10 +65,12 @@ class Generator::Run {
     const auto start = Clock::now();
     const int64_t num_prompt_tokens = text_.num_prompt_tokens();
     const LogitsWanted at_the_end = text_.wants_output() ? LogitsWanted::kLast : LogitsWanted::kNone;
-    while (sequence_.num_tokens() < num_prompt_tokens) {
+    while (num_stored() < num_prompt_tokens) {
       if (IsCancelled()) return false;
-      text_.stats().reused_tokens += moved_.Take(sequence_, ReusableTokens(text_.tokens()));
-      if (events_.on_prefill) events_.on_prefill(sequence_.num_tokens(), num_prompt_tokens);
+      if (!generator_.stream_) {
+        text_.stats().reused_tokens += moved_.Take(sequence_, ReusableTokens(text_.tokens()));
+      }
+      if (events_.on_prefill) events_.on_prefill(num_stored(), num_prompt_tokens);
       KVIST_TRY_VOID(ComputePiece(num_prompt_tokens, at_the_end));
       text_.stats().prefill_s = SecondsSince(start);
     }
@@ -71,7 +80,9 @@ class Generator::Run {
 
   // The next piece of the tokens before `end`; or fewer tokens than there were, when spilled ones were lost.
   Status ComputePiece(int64_t end, LogitsWanted at_the_end) {
-    const int64_t begin = sequence_.num_tokens(), piece_end = moved_.StepEnd(PrefillStepEnd(begin, end));
+    const int64_t begin = num_stored();
+    int64_t piece_end = moved_.StepEnd(PrefillStepEnd(begin, end));
+    if (generator_.stream_) piece_end = std::min(piece_end, begin + generator_.stream_->max_step_tokens());
     const auto start = Clock::now();
     KVIST_TRY(const bool is_computed, Step(begin, piece_end, piece_end == end ? at_the_end : LogitsWanted::kNone));
     if (!is_computed) return {};
@@ -92,11 +103,12 @@ class Generator::Run {
       if (const auto reason = text_.WhyFinished(IsCancelled())) return *reason;
       // The last output token is in the text and not yet in the sequence.
       if (text_.num_output_tokens() > 0) {
-        while (sequence_.num_tokens() + 1 < text_.num_tokens()) {  // what was lost
+        while (num_stored() + 1 < text_.num_tokens()) {  // what was lost
           KVIST_TRY_VOID(ComputePiece(text_.num_tokens() - 1, LogitsWanted::kNone));
         }
         KVIST_TRY(const bool is_computed, Step(text_.num_tokens() - 1, text_.num_tokens(), LogitsWanted::kLast));
         if (!is_computed) continue;
+        if (generator_.retainer_) KVIST_TRY_VOID(generator_.retainer_->EndStep(sequence_));
         ++text_.stats().decode_steps;
       }
       KVIST_TRY_VOID(text_.Continue(logits_));
@@ -106,6 +118,7 @@ class Generator::Run {
 
   // False when the sequence has become shorter instead: spilled tokens could not be read back.
   Result<bool> Step(int64_t begin, int64_t end, LogitsWanted wanted) {
+    if (generator_.stream_) KVIST_TRY_VOID(generator_.stream_->MakeRoom(end - begin, sequence_));
     const BatchItem item{.sequence = &sequence_,
                          .tokens = text_.tokens().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
                          .logits = wanted};
@@ -117,7 +130,7 @@ class Generator::Run {
         logits.error().message += "; " + spilled.error().message;
       }
     }
-    if (!logits && sequence_.num_tokens() < begin && ++num_losses_ <= kMostLosses) return false;
+    if (!logits && num_stored() < begin && ++num_losses_ <= kMostLosses) return false;
     if (!logits) return std::unexpected(ExplainStep(std::move(logits.error()), *generator_.cache_, end));
     logits_ = *logits;
     return true;
@@ -134,30 +147,63 @@ class Generator::Run {
 };
 
 Generator::Generator(Model* model, std::shared_ptr<const Tokenizer> tokenizer, Cache* cache)
-    : model_(model), tokenizer_(std::move(tokenizer)), cache_(cache), sequence_(cache->Begin()) {}
+    : model_(model),
+      tokenizer_(std::move(tokenizer)),
+      cache_(cache),
+      repeat_prompts_(MakeRepeatPrompts(*tokenizer_)),
+      sequence_(cache->Begin()) {}
 
 Result<Generation> Generator::Generate(std::span<const Token> prompt, const GenerateOptions& options,
                                        const GenerateEvents& events) {
   KVIST_TRY_VOID(CheckRequest(*model_, *cache_, prompt, options));
   KVIST_TRY(Continuation text,
-            Continuation::Open(tokenizer_, prompt, options, events.on_text, MaxTextTokens(*model_, *cache_)));
-  ReuseReport reuse = KeepCommonPrefix(prompt);
+            Continuation::Open(tokenizer_, prompt, options, events.on_text, MaxTextTokens(*model_, *cache_, options)));
+  ReuseReport reuse = KeepCommonPrefix(prompt, options);
+  if (retainer_) KVIST_TRY_VOID(retainer_->Begin(sequence_));
   return Run(*this, events, std::move(text), std::move(reuse)).Go();
 }
 
-ReuseReport Generator::KeepCommonPrefix(std::span<const Token> prompt) {
+int64_t Generator::num_stored_tokens() const {
+  return sequence_.num_tokens() + (stream_ ? stream_->num_retired_tokens() : 0);
+}
+
+std::vector<Token> Generator::stored_tokens() const {
+  if (stream_) return stream_->full_context(sequence_);
+  return {sequence_.tokens().begin(), sequence_.tokens().end()};
+}
+
+ReuseReport Generator::KeepCommonPrefix(std::span<const Token> prompt, const GenerateOptions& options) {
   const auto comparable = ReusableTokens(prompt);
-  const auto common = std::ranges::mismatch(sequence_.tokens(), comparable).in2 - comparable.begin();
-  // Layers with a sliding window may no longer hold what the prompt's next token sees.
-  if (common < sequence_.num_tokens() && !sequence_.Truncate(common)) Forget();
-  return sequence_.Reuse(prompt, std::ssize(comparable), true);
+  const std::vector<Token> stored = stored_tokens();
+  const auto common = std::ranges::mismatch(stored, comparable).in2 - comparable.begin();
+  const bool streams_alike =
+      stream_.has_value() == options.stream.has_value() && (!stream_ || stream_->options() == *options.stream);
+  const bool has_slid = stream_ && stream_->num_slides() > 0;
+  // A window can be given up only as a whole: of a stream that has slid, what is left depends on all there was.
+  const bool can_go_on = std::cmp_equal(common, stored.size()) || (!has_slid && sequence_.Truncate(common));
+  if (!can_go_on || (!streams_alike && has_slid)) Forget();
+  // What has been evicted so far stays evicted; from here on it goes as the options say.
+  if (!options.retain.is_on()) {
+    retainer_.reset();
+  } else if (!retainer_ || retainer_->settings() != options.retain) {
+    retainer_.emplace(model_, &repeat_prompts_, options.retain);
+  }
+  if (!options.stream) stream_.reset();
+  if (options.stream && (!stream_ || stream_->options() != *options.stream)) stream_.emplace(*options.stream);
+  int64_t max_tokens = std::ssize(comparable);
+  if (retainer_) max_tokens = std::min(max_tokens, retainer_->MaxReusedTokens(std::ssize(prompt)));
+  if (stream_) max_tokens = std::min(max_tokens, stream_->options().window_tokens);
+  return sequence_.Reuse(prompt, max_tokens, true);
 }
 
 void Generator::Forget() {
   sequence_ = cache_->Begin();
+  retainer_.reset();
+  stream_.reset();
 }
 
 void Generator::Continue(Sequence sequence) {
+  Forget();
   sequence_ = std::move(sequence);
 }
 

@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "engine/generation.h"
 #include "kvist/cache.h"
@@ -25,7 +27,8 @@ struct GenerateEvents {
 };
 
 // Continues texts with a model. The text of the last call stays in the cache, and a prompt that begins like it (the
-// next turn of a chat) is computed only from where the two part.
+// next turn of a chat) is computed only from where the two part; where tokens have been given up or have left a
+// stream's window, a prompt that parts from it before the end is computed from its beginning.
 // Borrows model and cache, which must outlive it. One thread at a time.
 class Generator {
  public:
@@ -47,15 +50,22 @@ class Generator {
   void Forget();                     // frees the text of the last call
   void Continue(Sequence sequence);  // as if its text had been that of the last call; it is of the same cache
   const Sequence& sequence() const { return sequence_; }
+  Sequence& sequence() { return sequence_; }  // to change how it seals and grows
 
  private:
   class Run;
-  ReuseReport KeepCommonPrefix(std::span<const Token> prompt);
+  ReuseReport KeepCommonPrefix(std::span<const Token> prompt, const GenerateOptions& options);
+  // Of the last call's text, also those that have left the window.
+  int64_t num_stored_tokens() const;
+  std::vector<Token> stored_tokens() const;
 
   Model* model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   Cache* cache_;
+  RepeatPrompts repeat_prompts_;
   Sequence sequence_;
+  std::optional<Retainer> retainer_;  // of the sequence, where it gives up tokens
+  std::optional<Stream> stream_;      // of the sequence, where it slides
 };
 
 }  // namespace kvist

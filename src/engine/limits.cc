@@ -18,7 +18,8 @@ std::string Mebibytes(size_t bytes) {
 
 }  // namespace
 
-int64_t MaxTextTokens(const Model& model, const Cache& cache) {
+int64_t MaxTextTokens(const Model& model, const Cache& cache, const GenerateOptions& options) {
+  if (options.stream) return INT64_MAX;
   const GrowthOptions& growth = cache.options().growth;
   const int64_t context = model.context_length();
   return growth.kind == GrowthKind::kStatic ? std::min(context, growth.max_tokens) : context;
@@ -36,7 +37,15 @@ Status CheckRequest(const Model& model, const Cache& cache, std::span<const Toke
     return Fail(ErrorCode::kInvalidArgument, "token " + std::to_string(token) + " of the prompt is not between 0 and " +
                                                  std::to_string(model.num_vocabulary() - 1));
   }
-  const int64_t max_tokens = MaxTextTokens(model, cache);
+  if (options.retain.is_on()) KVIST_TRY_VOID(options.retain.options.Validate());
+  if (options.stream) {
+    KVIST_TRY_VOID(options.stream->Validate(model.geometry(), model.context_length()));
+    if (options.retain.is_on()) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  "a stream keeps its window and retention chooses tokens; give one of the two");
+    }
+  }
+  const int64_t max_tokens = MaxTextTokens(model, cache, options);
   if (std::cmp_less_equal(prompt.size(), max_tokens)) return {};
   const std::string has = "the prompt has " + std::to_string(prompt.size()) + " tokens and the ";
   if (max_tokens < model.context_length()) {

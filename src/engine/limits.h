@@ -12,11 +12,12 @@
 
 namespace kvist {
 
-// Tokens of a text that a model's context holds, or fewer when a static sequence has room for fewer.
-int64_t MaxTextTokens(const Model& model, const Cache& cache);
+// Tokens of a text that a model's context holds, or fewer when a static sequence has room for fewer; a stream has no
+// end.
+int64_t MaxTextTokens(const Model& model, const Cache& cache, const GenerateOptions& options);
 
-// kInvalidArgument for an empty prompt, an unknown token or a number of tokens out of range; kOutOfRange for a prompt
-// longer than MaxTextTokens.
+// kInvalidArgument for an empty prompt, an unknown token, a number of tokens out of range, or settings of retention and
+// streams that can't be followed; kOutOfRange for a prompt longer than MaxTextTokens.
 Status CheckRequest(const Model& model, const Cache& cache, std::span<const Token> prompt,
                     const GenerateOptions& options);
 

@@ -34,6 +34,7 @@ class Scheduler::State {
         tokenizer_(std::move(tokenizer)),
         cache_(cache),
         options_(Clamp(options)),
+        repeat_prompts_(MakeRepeatPrompts(*tokenizer_)),
         step_tokens_(std::min(Generator::kPrefillTokens, options_.max_batch_tokens)),
         admission_(*cache, step_tokens_) {}
 
@@ -53,6 +54,7 @@ class Scheduler::State {
   static bool HasLostTokens(const StepPlan& plan);
   void FailAll(const StepPlan& plan, const Error& error);
   void TakeLogits(const StepPlan& plan, std::span<const float> logits);
+  void GiveUpTokens();
   void NoteComputing(const StepPlan& plan, double seconds);
   void End(ActiveRequest& request, Result<Generation> generation);
   std::vector<Finished> Publish();
@@ -61,6 +63,7 @@ class Scheduler::State {
   const std::shared_ptr<const Tokenizer> tokenizer_;
   Cache* const cache_;
   const SchedulerOptions options_;
+  const RepeatPrompts repeat_prompts_;
   const int64_t step_tokens_;  // of one request, at most
   const Admission admission_;
 
@@ -80,13 +83,20 @@ class Scheduler::State {
 
 Result<RequestId> Scheduler::State::Submit(Request request) {
   KVIST_TRY_VOID(CheckRequest(*model_, *cache_, request.prompt, request.options));
+  if (request.options.stream) {
+    return Fail(ErrorCode::kInvalidArgument, "a stream has no end and is no request for a scheduler; use a Generator");
+  }
   KVIST_TRY_VOID(CheckPromptFits(*cache_, std::ssize(request.prompt), Generator::kPrefillTokens));
-  KVIST_TRY(Continuation text, Continuation::Open(tokenizer_, request.prompt, request.options,
-                                                  std::move(request.on_text), MaxTextTokens(*model_, *cache_)));
+  KVIST_TRY(Continuation text,
+            Continuation::Open(tokenizer_, request.prompt, request.options, std::move(request.on_text),
+                               MaxTextTokens(*model_, *cache_, request.options)));
   cache_->Prefetch(request.prompt, request.salt);
   const std::lock_guard lock(mutex_);
   const RequestId id = ++last_id_;
-  auto active = std::make_shared<ActiveRequest>(id, request.priority, std::move(request.salt), std::move(text));
+  std::optional<Retainer> retainer;
+  if (request.options.retain.is_on()) retainer.emplace(model_, &repeat_prompts_, request.options.retain);
+  auto active = std::make_shared<ActiveRequest>(id, request.priority, std::move(request.salt), std::move(text),
+                                                std::move(retainer));
   id_to_request_.emplace(id, active);
   arrived_.push_back(std::move(active));
   return id;
@@ -233,6 +243,16 @@ void Scheduler::State::TakeLogits(const StepPlan& plan, std::span<const float> l
     }
     std::erase_if(running_, [&](const auto& each) { return each.get() == &request; });
   }
+  GiveUpTokens();
+}
+
+// After the logits have been used: kvzip asks the model itself, and the next step's would take their place.
+void Scheduler::State::GiveUpTokens() {
+  std::erase_if(running_, [this](const auto& request) {
+    const Status retained = request->GiveUpTokens();
+    if (!retained) End(*request, std::unexpected(retained.error()));
+    return !retained;
+  });
 }
 
 // The cost of a prompt's tokens; a step of few says little about it.
@@ -245,6 +265,7 @@ void Scheduler::State::NoteComputing(const StepPlan& plan, double seconds) {
 }
 
 void Scheduler::State::End(ActiveRequest& request, Result<Generation> generation) {
+  if (generation) generation->retained = request.retained();
   request.Park();
   ++stats_.num_finished;
   finished_.push_back({request.id(), std::move(generation), request.first_reuse()});

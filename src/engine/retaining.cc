@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#include "engine/retaining.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+#include "base/seconds_since.h"
+#include "base/spec.h"
+
+namespace kvist {
+namespace {
+
+constexpr const char* kWhat = "retention";
+constexpr int64_t kMostTokens = 1 << 30;
+// The queries that snapkv looks at; tova and expected want fewer.
+constexpr int64_t kNumSeenTokens = 64;
+
+std::string Short(double number) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%g", number);
+  return text;
+}
+
+}  // namespace
+
+Result<RetainSettings> ParseRetain(std::string_view text) {
+  KVIST_TRY(const Spec spec, ParseSpec(kWhat, text, {"keep", "tokens", "shape", "margin", "recent", "sinks"}));
+  RetainSettings settings;
+  KVIST_TRY(settings.options.policy, ParseRetentionPolicy(spec.name));
+  for (const auto& value : spec.values) {
+    const auto& [key, written] = value;
+    if (key == "keep") {
+      KVIST_TRY(settings.share, Number(kWhat, value, 0.01, 1));
+    } else if (key == "shape") {
+      KVIST_TRY(settings.options.shape, ParseBudgetShape(written));
+    } else if (key == "tokens") {
+      KVIST_TRY(settings.num_tokens, WholeNumber(kWhat, value, 1, kMostTokens));
+    } else if (key == "margin") {
+      KVIST_TRY(settings.margin_tokens, WholeNumber(kWhat, value, 1, kMostTokens));
+    } else if (key == "recent") {
+      KVIST_TRY(settings.options.recent_tokens, WholeNumber(kWhat, value, 0, kMostTokens));
+    } else {
+      KVIST_TRY(settings.options.sink_tokens, WholeNumber(kWhat, value, 0, kMostTokens));
+    }
+  }
+  KVIST_TRY_VOID(settings.options.Validate());
+  return settings;
+}
+
+std::string RetainSpec(const RetainSettings& settings) {
+  const std::string policy = RetentionPolicyName(settings.options.policy);
+  if (!settings.is_on()) return policy;
+  return policy +
+         (settings.num_tokens > 0 ? ":tokens=" + std::to_string(settings.num_tokens)
+                                  : ":keep=" + Short(settings.share)) +
+         ",shape=" + BudgetShapeName(settings.options.shape) + ",margin=" + std::to_string(settings.margin_tokens) +
+         ",recent=" + std::to_string(settings.options.recent_tokens) +
+         ",sinks=" + std::to_string(settings.options.sink_tokens);
+}
+
+int64_t Retainer::MaxReusedTokens(int64_t num_prompt_tokens) const {
+  const RetentionPolicy policy = settings_.options.policy;
+  if (policy == RetentionPolicy::kKvzip || !NeedsObserving(policy)) return num_prompt_tokens;
+  // What all queries together have shown can't be known of those that were computed before.
+  if (policy == RetentionPolicy::kH2o) return 0;
+  return std::max<int64_t>(0, num_prompt_tokens - kNumSeenTokens);
+}
+
+Status Retainer::Begin(Sequence& sequence) {
+  const RetentionPolicy policy = settings_.options.policy;
+  if (policy == RetentionPolicy::kKvzip || !NeedsObserving(policy)) return {};
+  return sequence.Observe(policy);
+}
+
+Status Retainer::EndPrompt(Sequence& sequence) {
+  if (!settings_.is_on()) return {};
+  const double of_prompt = settings_.share * static_cast<double>(sequence.num_tokens());
+  num_to_hold_ = settings_.num_tokens > 0 ? settings_.num_tokens : std::max<int64_t>(1, std::llround(of_prompt));
+  if (sequence.num_held_tokens() <= static_cast<double>(num_to_hold_)) return {};
+  if (settings_.options.policy == RetentionPolicy::kKvzip) {
+    const auto began = std::chrono::steady_clock::now();
+    KVIST_TRY_VOID(ObserveRepetition(*model_, *prompts_, sequence, {}));
+    stats_.seconds += SecondsSince(began);
+  }
+  return Retain(sequence);
+}
+
+Status Retainer::EndStep(Sequence& sequence) {
+  if (!settings_.is_on() || num_to_hold_ == 0) return {};
+  // Whole blocks of first and last tokens may have left more than was wanted: trying again at once would not help.
+  const double least = std::max(static_cast<double>(num_to_hold_), stats_.held_tokens);
+  if (sequence.num_held_tokens() < least + static_cast<double>(settings_.margin_tokens)) return {};
+  return Retain(sequence);
+}
+
+Status Retainer::Retain(Sequence& sequence) {
+  const auto began = std::chrono::steady_clock::now();
+  const auto report = sequence.Retain(settings_.options, num_to_hold_);
+  if (!report && report.error().code == ErrorCode::kOutOfMemory) return {};
+  if (!report) return std::unexpected(report.error());
+  ++stats_.num_times;
+  stats_.seconds += SecondsSince(began);
+  stats_.held_tokens = sequence.num_held_tokens();
+  stats_.held_bytes = sequence.num_held_bytes();
+  return {};
+}
+
+}  // namespace kvist

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright 2026 The Kvist authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "engine/repetition.h"
+#include "kvist/cache.h"
+#include "model/model.h"
+
+namespace kvist {
+
+// When a text that is being generated gives up tokens, and how many stay: once its prompt has been computed, and
+// whenever its answer has grown by the margin.
+struct RetainSettings {
+  RetentionOptions options;     // kFull: never
+  int64_t num_tokens = 0;       // that a lane holds afterwards, on average; 0: the share
+  double share = 0.5;           // of the prompt's tokens
+  int64_t margin_tokens = 128;  // held beyond that before tokens are given up again
+  bool operator==(const RetainSettings&) const = default;
+
+  bool is_on() const { return options.policy != RetentionPolicy::kFull; }
+};
+
+// "POLICY" or "POLICY:keep=0.5,shape=adaptive,margin=128,recent=64,sinks=4", or with tokens=1024 instead of keep.
+// kInvalidArgument names what is wrong and what there is.
+Result<RetainSettings> ParseRetain(std::string_view spec);
+std::string RetainSpec(const RetainSettings& settings);  // the inverse, in full
+
+// What giving up tokens has done to a text so far.
+struct RetainStats {
+  int num_times = 0;
+  double seconds = 0;      // the second pass of kvzip included
+  double held_tokens = 0;  // after the last time
+  size_t held_bytes = 0;
+};
+
+// Carries the settings out for one sequence: one for each, from its first token on. Borrows the model. While the budget
+// has no room for a copy of what is to stay, nothing is given up, and the next step tries again.
+class Retainer {
+ public:
+  Retainer(Model* model, const RepeatPrompts* prompts, const RetainSettings& settings)
+      : model_(model), prompts_(prompts), settings_(settings) {}
+
+  const RetainSettings& settings() const { return settings_; }
+  // How many tokens of a prompt may be reused from others: those that a policy has to see are computed.
+  int64_t MaxReusedTokens(int64_t num_prompt_tokens) const;
+  // Before the sequence's next step, whether it is the first or not.
+  Status Begin(Sequence& sequence);
+  // After the step that computed the last token of a prompt. Errors as ObserveRepetition and Sequence::Retain.
+  Status EndPrompt(Sequence& sequence);
+  // After every other step.
+  Status EndStep(Sequence& sequence);
+
+  const RetainStats& stats() const { return stats_; }
+
+ private:
+  Status Retain(Sequence& sequence);
+
+  Model* model_;
+  const RepeatPrompts* prompts_;
+  RetainSettings settings_;
+  int64_t num_to_hold_ = 0;  // 0: no prompt has ended yet
+  RetainStats stats_;
+};
+
+}  // namespace kvist
