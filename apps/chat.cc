@@ -11,10 +11,11 @@
 #include <vector>
 
 #include "commands.h"
-#include "conversation.h"
+#include "engine/chat_manager.h"
 #include "generate_options.h"
 #include "generation_output.h"
 #include "model_path.h"
+#include "read_file.h"
 #include "report.h"
 #include "terminal.h"
 #include "tier/open_tier.h"
@@ -24,8 +25,10 @@ namespace {
 
 constexpr char kHelp[] =
     "/help   this list\n"
-    "/new    forget the conversation and begin another\n"
-    "/stats  tokens, speed and memory so far\n"
+    "/new    forget the conversation and begin another; /new NAME keeps it and begins one of that name beside it\n"
+    "/use NAME       go on with the conversation of that name\n"
+    "/strategy NAME  how this one's keys and values are kept from now on; auto: by its class (with --strategy)\n"
+    "/stats  tokens, speed and memory so far, and what each conversation is\n"
     "/quit   leave (also Ctrl-D, and Ctrl-C while nothing is being answered)\n";
 
 // Lines of standard input; a read ends at Ctrl-C, which std::getline does not.
@@ -54,31 +57,41 @@ class LineReader {
   std::string pending_;
 };
 
+// What is known of each conversation, a line each.
+std::string ListText(const std::vector<ChatInfo>& chats) {
+  std::string text;
+  for (const ChatInfo& chat : chats) {
+    char line[512];
+    std::snprintf(
+        line, sizeof(line), "%c %-12s %3zu messages, %5lld tokens, %6.0f held in %s; %lld reused, %lld computed",
+        chat.is_current ? '*' : ' ', chat.name.c_str(), chat.num_messages, (long long)chat.num_tokens, chat.held_tokens,
+        BytesText(double(chat.held_bytes)).c_str(), (long long)chat.reused_tokens, (long long)chat.computed_tokens);
+    text += line;
+    if (chat.chat_class) {
+      text += std::string("; ") + ChatClassName(*chat.chat_class) + " (" + chat.why + "), " +
+              (chat.strategy.empty() ? "no strategy yet" : chat.strategy) + (chat.is_chosen ? ", as you chose" : "");
+      if (chat.num_switches > 0) text += ", changed " + std::to_string(chat.num_switches) + " times";
+    }
+    text += "\n";
+  }
+  return text;
+}
+
 class Chat {
  public:
-  Chat(const GenerateArguments& arguments, const LoadedModel& loaded, Conversation conversation, Output& out)
-      : arguments_(arguments),
-        loaded_(loaded),
-        conversation_(std::move(conversation)),
-        generator_(loaded.model.get(), loaded.tokenizer, loaded.cache.get()),
-        out_(out) {
-    for (std::string& stop : conversation_.stops()) arguments_.options.stops.push_back(std::move(stop));
-  }
+  Chat(const GenerateArguments& arguments, const LoadedModel& loaded, ChatManager manager, Output& out)
+      : arguments_(arguments), loaded_(loaded), manager_(std::move(manager)), out_(out) {}
 
-  // Goes on with the saved session of that name, or begins one, and saves it after each answer.
-  Status UseSession(const std::string& name) {
-    session_ = name;
-    auto resumed = loaded_.cache->Resume(name);
-    if (!resumed && resumed.error().code == ErrorCode::kNotFound) {
-      Note("session '" + name + "' begins");
+  // Goes on with the saved or open conversation of that name.
+  Status Use(const std::string& name) {
+    KVIST_TRY(const std::optional<ResumedChat> resumed, manager_.Use(name));
+    if (!resumed) {
+      Note("conversation '" + name + "' " + (manager_.conversation().num_messages() > 0 ? "goes on" : "begins"));
       return {};
     }
-    if (!resumed) return std::unexpected(std::move(resumed.error()));
-    const auto* messages = reinterpret_cast<const char*>(resumed->notes.data());
-    KVIST_TRY_VOID(conversation_.Restore({messages, resumed->notes.size()}));
-    std::string text = "session '" + name + "' goes on: " + std::to_string(conversation_.num_messages()) +
-                       " messages, " + std::to_string(resumed->sequence.num_tokens()) + " of " +
-                       std::to_string(resumed->tokens.size()) + " tokens restored";
+    std::string text = "session '" + name + "' goes on: " + std::to_string(manager_.conversation().num_messages()) +
+                       " messages, " + std::to_string(resumed->num_restored_tokens) + " of " +
+                       std::to_string(resumed->num_tokens) + " tokens restored";
     for (const ReuseReport::FromTier& from : resumed->reuse.loaded) {
       text += " in " + std::to_string(int(from.seconds * 1e3 + 0.5)) + " ms";
     }
@@ -86,7 +99,6 @@ class Chat {
       text += std::string("; the others are computed again (") + MissReasonName(resumed->reuse.reason) + ")";
     }
     Note(text);
-    generator_.Continue(std::move(resumed->sequence));
     return {};
   }
 
@@ -103,50 +115,52 @@ class Chat {
         break;
       }
       if (*line == "/quit") break;
-      if (!DoCommand(*line)) {
-        if (const Status answered = Answer(*line); !answered) exit_code = Report(answered.error());
-      }
+      const Status done = line->starts_with('/') ? DoCommand(*line) : Answer(*line);
+      if (!done) exit_code = Report(done.error());
     }
     if (arguments_.stats || exit_code == kExitInterrupted) ShowStatistics();
     return out_.ExitCode(exit_code);
   }
 
  private:
-  // False when the line is a message.
-  bool DoCommand(const std::string& line) {
-    if (line.find_first_not_of(" \t") == std::string::npos) return true;
-    if (line[0] != '/') return false;
-    if (line == "/help") {
+  Status DoCommand(const std::string& line) {
+    const size_t space = std::min(line.find(' '), line.size());
+    const std::string command = line.substr(0, space), argument = line.substr(std::min(space + 1, line.size()));
+    if (command == "/help") {
       std::fputs(kHelp, stderr);
-    } else if (line == "/stats") {
+    } else if (command == "/stats") {
       ShowStatistics();
-    } else if (line == "/new") {
-      conversation_.Clear();
-      generator_.Forget();
+    } else if (command == "/new" && argument.empty()) {
+      manager_.Clear();
       total_ = {};
+    } else if (command == "/new") {
+      KVIST_TRY_VOID(manager_.Begin(argument));
+      Note("conversation '" + argument + "' begins");
+    } else if (command == "/use") {
+      return Use(argument);
+    } else if (command == "/strategy") {
+      KVIST_TRY_VOID(manager_.ChooseStrategy(argument));
     } else {
-      std::fprintf(stderr, "There is no command %s; /help lists them.\n", line.c_str());
+      std::fprintf(stderr, "There is no command %s; /help lists them.\n", command.c_str());
     }
-    return true;
+    return {};
   }
 
   // A message that can't be answered is dropped from the conversation, so that the next one has a chance.
   Status Answer(const std::string& message) {
-    conversation_.Add("user", message);
-    auto generation = Generate();
+    if (message.find_first_not_of(" \t") == std::string::npos) return {};
+    auto generation = GenerateTo(out_, arguments_, [&](const GenerateEvents& events) {
+      return manager_.Answer(message, arguments_.options, events);
+    });
     if (!generation) {
-      conversation_.DropLast();
       const ErrorCode code = generation.error().code;
       if (code == ErrorCode::kOutOfRange || code == ErrorCode::kOutOfMemory) Note("/new begins another conversation");
       return std::unexpected(std::move(generation.error()));
     }
     total_ += generation->stats;
-    conversation_.Add("assistant", generation->text);
-    if (!session_.empty()) {
-      const std::string messages = conversation_.Save();
-      KVIST_TRY_VOID(loaded_.cache->Save(session_, generator_.sequence(), std::as_bytes(std::span(messages))));
-    }
+    KVIST_TRY_VOID(manager_.Save());
     reuse_ = generation->reuse;
+    retained_ = generation->retained;
     if (arguments_.json) WriteJson(GenerationJson("chat", *generation, arguments_, loaded_), out_);
     if (generation->finish == FinishReason::kContext) {
       Note("the model's context is full; /new begins another conversation");
@@ -155,46 +169,65 @@ class Chat {
     return {};
   }
 
-  Result<Generation> Generate() {
-    KVIST_TRY(const std::vector<Token> tokens, conversation_.Tokenize(*loaded_.tokenizer));
-    return GenerateTo(out_, generator_, tokens, arguments_);
-  }
-
   void ShowStatistics() const {
     if (reuse_) std::fputs(ReuseText(*reuse_, *loaded_.tokenizer).c_str(), stderr);
-    std::fputs(StatisticsText(total_, loaded_).c_str(), stderr);
+    std::fputs((RetainedText(retained_) + StatisticsText(total_, loaded_) + ListText(manager_.List())).c_str(), stderr);
   }
 
-  GenerateArguments arguments_;
+  const GenerateArguments& arguments_;
   const LoadedModel& loaded_;
-  Conversation conversation_;
-  Generator generator_;
+  ChatManager manager_;
   Output& out_;
   LineReader lines_;
   GenerationStats total_;
   std::optional<ReuseReport> reuse_;  // of the last message
-  std::string session_;               // empty: nothing is saved
+  RetainStats retained_;              // likewise
 };
 
 struct ChatArguments : GenerateArguments {
   std::string session;
+  std::string strategy;         // empty: none
+  std::string strategies_path;  // empty: those that are built in
 };
 
+Result<std::optional<StrategySet>> LoadStrategies(const ChatArguments& arguments) {
+  if (arguments.strategy.empty()) return std::nullopt;
+  if (arguments.strategies_path.empty()) return StrategySet::Parse(StrategySet::DefaultText());
+  KVIST_TRY(const std::string text, ReadFile(arguments.strategies_path));
+  auto strategies = StrategySet::Parse(text);
+  if (!strategies) strategies.error().message = arguments.strategies_path + ": " + strategies.error().message;
+  return strategies;
+}
+
+Status Begin(ChatArguments& arguments, const LoadedModel& loaded, std::optional<StrategySet> strategies, Output& out,
+             int* exit_code) {
+  KVIST_TRY(Conversation empty, Conversation::Open(*loaded.file, arguments.use_template, arguments.system));
+  const bool saves = !arguments.session.empty();
+  const std::string name = saves ? arguments.session : "main";
+  KVIST_TRY(ChatManager manager,
+            ChatManager::Open(
+                loaded.model.get(), loaded.tokenizer, loaded.cache.get(), std::move(empty),
+                {.strategies = std::move(strategies), .strategy = arguments.strategy, .saves_sessions = saves}, name));
+  Chat chat(arguments, loaded, std::move(manager), out);
+  if (saves) KVIST_TRY_VOID(chat.Use(name));
+  *exit_code = chat.Run();
+  return {};
+}
+
 int RunChat(ChatArguments arguments) {
+  auto strategies = LoadStrategies(arguments);
+  if (!strategies) return Report(strategies.error());
+  if (*strategies) arguments.model.form = FormName((*strategies)->cache_form());
   std::vector<std::string>& tiers = arguments.model.tiers;
   const bool needs_disk = !arguments.session.empty() && std::ranges::none_of(tiers, IsDiskSpec);
   if (needs_disk) tiers.insert(tiers.begin(), "disk:" + DefaultStorePath());
   const auto loaded = LoadModel(arguments.model);
   if (!loaded) return Report(loaded.error());
-  auto conversation = Conversation::Open(*loaded->file, arguments.use_template, arguments.system);
-  if (!conversation) return Report(conversation.error());
   CatchInterrupts(false);
   Output out;
-  Chat chat(arguments, *loaded, *std::move(conversation), out);
-  if (!arguments.session.empty()) {
-    if (const Status begun = chat.UseSession(arguments.session); !begun) return Report(begun.error());
-  }
-  return chat.Run();
+  int exit_code = kExitOk;
+  const Status begun = Begin(arguments, *loaded, *std::move(strategies), out, &exit_code);
+  return begun ? exit_code : Report(begun.error());
 }
 
 }  // namespace
@@ -207,9 +240,31 @@ void AddChatCommand(CLI::App& program, Command* chosen) {
   AddGenerateOptions(command, arguments.get());
   command
       ->add_option("--session", arguments->session,
-                   "Go on with the conversation of that name, saved after each answer; in the first disk tier, or "
-                   "without one in ~/.local/share/kvist/store")
+                   "Go on with the conversation of that name, saved after each answer, as all of this chat are; in the "
+                   "first disk tier, or without one in ~/.local/share/kvist/store")
       ->type_name("NAME");
+  CLI::Option* strategy =
+      command
+          ->add_option(
+              "--strategy", arguments->strategy,
+              "Keep each conversation's keys and values as is best for it: auto, by its class, or a strategy's "
+              "name (docs/strategies.md)")
+          ->type_name("auto|NAME");
+  for (const char* decided : {"--form", "--growth", "--retain", "--stream"}) {
+    strategy->excludes(command->get_option(decided));
+  }
+  command
+      ->add_option("--strategies", arguments->strategies_path,
+                   "A file with strategies of your own, in place of those that --print-strategies prints")
+      ->type_name("FILE")
+      ->needs(strategy);
+  command->add_flag_callback(
+      "--print-strategies",
+      [] {
+        std::fputs(std::string(StrategySet::DefaultText()).c_str(), stdout);
+        throw CLI::Success();
+      },
+      "Print the strategies that are built in, to edit, and leave");
   command->add_flag_callback(
       "--no-template", [=] { arguments->use_template = false; },
       "Lines of User: and Assistant: instead of the model's chat template");

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "commands.h"
-#include "conversation.h"
+#include "engine/conversation.h"
 #include "generate_options.h"
 #include "generation_output.h"
 #include "read_file.h"
@@ -52,11 +52,15 @@ Status Generate(const Arguments& arguments, Output& out) {
   KVIST_TRY(const std::vector<Token> tokens, Tokenize(arguments, loaded, prompt));
   if (arguments.options.max_tokens == 0) Note("-n 0 asks for no tokens: the prompt is computed and that is all");
   Generator generator(loaded.model.get(), loaded.tokenizer, loaded.cache.get());
-  KVIST_TRY(const Generation generation, GenerateTo(out, generator, tokens, arguments));
+  KVIST_TRY(const Generation generation, GenerateTo(out, arguments, [&](const GenerateEvents& events) {
+              return generator.Generate(tokens, arguments.options, events);
+            }));
   if (arguments.json) WriteJson(GenerationJson("generate", generation, arguments, loaded), out);
   const bool is_cancelled = generation.finish == FinishReason::kCancelled;
   if (arguments.stats || is_cancelled) {
-    std::fputs((ReuseText(generation.reuse, *loaded.tokenizer) + StatisticsText(generation.stats, loaded)).c_str(),
+    std::fputs((ReuseText(generation.reuse, *loaded.tokenizer) + RetainedText(generation.retained) +
+                StatisticsText(generation.stats, loaded))
+                   .c_str(),
                stderr);
   }
   if (is_cancelled) return Fail(ErrorCode::kCancelled, "interrupted");

@@ -4,8 +4,8 @@
 
 namespace kvist {
 
-Result<Generation> GenerateTo(Output& out, Generator& generator, std::span<const Token> prompt,
-                              const GenerateArguments& arguments) {
+Result<Generation> GenerateTo(Output& out, const GenerateArguments& arguments,
+                              const std::function<Result<Generation>(const GenerateEvents&)>& generate) {
   Progress progress("prompt", "tokens", arguments.progress);
   bool has_text = false;
   GenerateEvents events;
@@ -18,7 +18,7 @@ Result<Generation> GenerateTo(Output& out, Generator& generator, std::span<const
       return !out.failed();
     };
   }
-  auto generation = generator.Generate(prompt, arguments.options, events);
+  auto generation = generate(events);
   if (has_text) out.Write("\n");
   return generation;
 }

@@ -2,7 +2,7 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
-#include <span>
+#include <functional>
 
 #include "engine/generator.h"
 #include "generate_options.h"
@@ -11,10 +11,10 @@
 
 namespace kvist {
 
-// Generates and streams the text to `out` (nothing of it with --json), with progress for a long prompt; ends with a
-// newline. Stops at Ctrl-C and when `out` fails. Errors as Generator::Generate.
-Result<Generation> GenerateTo(Output& out, Generator& generator, std::span<const Token> prompt,
-                              const GenerateArguments& arguments);
+// Calls generate(events) so that the text is streamed to `out` (nothing of it with --json), with progress for a long
+// prompt; ends with a newline. Stops at Ctrl-C and when `out` fails.
+Result<Generation> GenerateTo(Output& out, const GenerateArguments& arguments,
+                              const std::function<Result<Generation>(const GenerateEvents&)>& generate);
 
 // What --json prints for one generation.
 Json GenerationJson(const char* command, const Generation& generation, const GenerateArguments& arguments,

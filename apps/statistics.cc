@@ -85,6 +85,12 @@ std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer) {
   return text + "\n";
 }
 
+std::string RetainedText(const RetainStats& retained) {
+  if (retained.num_times == 0) return "";
+  return Print("gave up       tokens %d times in %.2f s; %.0f in %s stayed, the last time\n", retained.num_times,
+               retained.seconds, retained.held_tokens, BytesText(double(retained.held_bytes)).c_str());
+}
+
 Json ReuseJson(const ReuseReport& reuse) {
   Json loaded = Json::array();
   for (const ReuseReport::FromTier& from : reuse.loaded) {

@@ -14,6 +14,7 @@ namespace kvist {
 // start. As lines for people and as an object for programs.
 std::string StatisticsText(const GenerationStats& stats, const LoadedModel& loaded);
 std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer);
+std::string RetainedText(const RetainStats& retained);  // nothing when no tokens were given up
 Json ReuseJson(const ReuseReport& reuse);
 Json StatisticsJson(const GenerationStats& stats, const LoadedModel& loaded);
 

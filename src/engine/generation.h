@@ -9,6 +9,7 @@
 
 #include "engine/retaining.h"
 #include "engine/stream.h"
+#include "kvist/growth.h"
 #include "kvist/reuse.h"
 #include "model/sampler.h"
 #include "model/tokenizer.h"
@@ -18,6 +19,9 @@ namespace kvist {
 struct GenerateOptions {
   int64_t max_tokens = 256;  // of output; 0: the prompt is computed and nothing more
   RetainSettings retain = {};
+  // Of the sequence, from here on (Sequence::SetSealing, SetGrowth).
+  bool is_sealing = true;
+  std::optional<GrowthOptions> growth = {};  // none: as it is, or as the cache's options say
   // The text has no end and slides through a window (Generator only; not together with retain).
   std::optional<StreamOptions> stream = {};
   SamplerOptions sampler;

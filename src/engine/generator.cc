@@ -123,6 +123,9 @@ class Generator::Run {
                          .tokens = text_.tokens().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
                          .logits = wanted};
     auto logits = generator_.model_->Forward(std::span(&item, 1));
+    while (!logits && logits.error().code == ErrorCode::kOutOfMemory && events_.on_no_room && events_.on_no_room()) {
+      logits = generator_.model_->Forward(std::span(&item, 1));
+    }
     if (!logits && logits.error().code == ErrorCode::kOutOfMemory) {
       if (const Status spilled = sequence_.Spill(end - begin)) {
         logits = generator_.model_->Forward(std::span(&item, 1));
@@ -158,7 +161,7 @@ Result<Generation> Generator::Generate(std::span<const Token> prompt, const Gene
   KVIST_TRY_VOID(CheckRequest(*model_, *cache_, prompt, options));
   KVIST_TRY(Continuation text,
             Continuation::Open(tokenizer_, prompt, options, events.on_text, MaxTextTokens(*model_, *cache_, options)));
-  ReuseReport reuse = KeepCommonPrefix(prompt, options);
+  KVIST_TRY(ReuseReport reuse, KeepCommonPrefix(prompt, options));
   if (retainer_) KVIST_TRY_VOID(retainer_->Begin(sequence_));
   return Run(*this, events, std::move(text), std::move(reuse)).Go();
 }
@@ -172,7 +175,7 @@ std::vector<Token> Generator::stored_tokens() const {
   return {sequence_.tokens().begin(), sequence_.tokens().end()};
 }
 
-ReuseReport Generator::KeepCommonPrefix(std::span<const Token> prompt, const GenerateOptions& options) {
+Result<ReuseReport> Generator::KeepCommonPrefix(std::span<const Token> prompt, const GenerateOptions& options) {
   const auto comparable = ReusableTokens(prompt);
   const std::vector<Token> stored = stored_tokens();
   const auto common = std::ranges::mismatch(stored, comparable).in2 - comparable.begin();
@@ -182,6 +185,8 @@ ReuseReport Generator::KeepCommonPrefix(std::span<const Token> prompt, const Gen
   // A window can be given up only as a whole: of a stream that has slid, what is left depends on all there was.
   const bool can_go_on = std::cmp_equal(common, stored.size()) || (!has_slid && sequence_.Truncate(common));
   if (!can_go_on || (!streams_alike && has_slid)) Forget();
+  sequence_.SetSealing(options.is_sealing);
+  if (options.growth) KVIST_TRY_VOID(sequence_.SetGrowth(*options.growth));
   // What has been evicted so far stays evicted; from here on it goes as the options say.
   if (!options.retain.is_on()) {
     retainer_.reset();

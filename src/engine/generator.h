@@ -24,6 +24,7 @@ struct GenerateEvents {
   std::function<bool(std::string_view text)> on_text;                       // the next whole characters; false: stop
   std::function<void(int64_t done_tokens, int64_t all_tokens)> on_prefill;  // before each piece of the prompt
   const std::atomic<bool>* cancel = nullptr;                                // looked at before each step of the model
+  std::function<bool()> on_no_room;  // when the budget has no room for a step: true when there is more now
 };
 
 // Continues texts with a model. The text of the last call stays in the cache, and a prompt that begins like it (the
@@ -50,11 +51,11 @@ class Generator {
   void Forget();                     // frees the text of the last call
   void Continue(Sequence sequence);  // as if its text had been that of the last call; it is of the same cache
   const Sequence& sequence() const { return sequence_; }
-  Sequence& sequence() { return sequence_; }  // to change how it seals and grows
+  Sequence& sequence() { return sequence_; }  // for settings of its own (Sequence::SetSealing)
 
  private:
   class Run;
-  ReuseReport KeepCommonPrefix(std::span<const Token> prompt, const GenerateOptions& options);
+  Result<ReuseReport> KeepCommonPrefix(std::span<const Token> prompt, const GenerateOptions& options);
   // Of the last call's text, also those that have left the window.
   int64_t num_stored_tokens() const;
   std::vector<Token> stored_tokens() const;

@@ -37,6 +37,7 @@ Status CheckRequest(const Model& model, const Cache& cache, std::span<const Toke
     return Fail(ErrorCode::kInvalidArgument, "token " + std::to_string(token) + " of the prompt is not between 0 and " +
                                                  std::to_string(model.num_vocabulary() - 1));
   }
+  if (options.growth) KVIST_TRY_VOID(options.growth->Validate());
   if (options.retain.is_on()) KVIST_TRY_VOID(options.retain.options.Validate());
   if (options.stream) {
     KVIST_TRY_VOID(options.stream->Validate(model.geometry(), model.context_length()));

@@ -26,6 +26,7 @@ class Conversation {
   std::string Save() const;
   Status Restore(std::string_view saved);
   size_t num_messages() const { return messages_.size(); }
+  const std::vector<ChatMessage>& messages() const { return messages_; }
 
   // The tokens up to where the assistant's next message begins. Errors as ChatTemplate::Render.
   Result<std::vector<Token>> Tokenize(const Tokenizer& tokenizer) const;

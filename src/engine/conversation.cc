@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 The Kvist authors
-#include "conversation.h"
+#include "engine/conversation.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
