@@ -18,6 +18,7 @@ BlockTable::BlockTable(const BlockTable& other)
       refs_(other.refs_),
       num_dropped_refs_(other.num_dropped_refs_),
       end_position_(other.end_position_),
+      last_version_(other.last_version_),
       has_open_before_sealed_(other.has_open_before_sealed_) {
   for (const BlockRef& ref : refs_) AddReferences(ref);
 }
@@ -30,6 +31,7 @@ BlockTable::BlockTable(BlockTable&& other) noexcept
       refs_(std::exchange(other.refs_, {})),
       num_dropped_refs_(other.num_dropped_refs_),
       end_position_(other.end_position_),
+      last_version_(other.last_version_),
       has_open_before_sealed_(other.has_open_before_sealed_) {}
 
 BlockTable::~BlockTable() {
@@ -136,12 +138,15 @@ size_t BlockTable::GrowInto(FreshBlocks fresh, int64_t num_tokens) {
     CopyTailInto(fresh.open.back());
     fresh.open.pop_back();
   }
-  if (in_tail > 0) refs_.back().num_slots += int32_t(in_tail);
+  if (in_tail > 0) {
+    refs_.back().num_slots += int32_t(in_tail);
+    refs_.back().version = ++last_version_;
+  }
   end_position_ += in_tail;
   num_tokens -= in_tail;
   for (BlockId block : fresh.open) {
     const auto num_slots = int32_t(std::min<int64_t>(num_tokens, block_tokens_));
-    refs_.push_back({.block = block, .num_slots = num_slots, .position = end_position_});
+    refs_.push_back({.block = block, .num_slots = num_slots, .position = end_position_, .version = ++last_version_});
     num_tokens -= num_slots;
     end_position_ += num_slots;
   }
@@ -187,6 +192,7 @@ std::vector<size_t> BlockTable::FinishSealing() {
     open_pool_->Release(ref.block);
     ref.block = *std::exchange(ref.sealing, std::nullopt);
     ref.is_sealed = true;
+    ref.version = ++last_version_;
     sealed.push_back(i);
   }
   return sealed;
@@ -210,6 +216,7 @@ void BlockTable::Attach(const BlockRef& ref) {
   const bool is_after_open = !refs_.empty() && !refs_.back().is_sealed;
   if (ref.is_sealed && is_after_open && refs_.back().position >= sealing_.sink_tokens) has_open_before_sealed_ = true;
   refs_.push_back(ref);
+  refs_.back().version = ++last_version_;
   end_position_ += ref.num_slots;
 }
 
@@ -251,7 +258,8 @@ void BlockTable::Truncate(int64_t end_position) {
   }
   if (!refs_.empty()) {
     BlockRef& tail = refs_.back();
-    tail.num_slots = int32_t(std::min<int64_t>(tail.num_slots, end_position - tail.position));
+    const auto num_left = int32_t(std::min<int64_t>(tail.num_slots, end_position - tail.position));
+    if (std::exchange(tail.num_slots, num_left) != num_left) tail.version = ++last_version_;
   }
   end_position_ = end_position;
   if (refs_.empty()) num_dropped_refs_ = 0;
@@ -267,12 +275,14 @@ void BlockTable::Remove(int64_t begin, int64_t end) {
     if (before > 0) {
       kept.push_back(ref);
       kept.back().num_slots = before;
+      if (before < ref.num_slots) kept.back().version = ++last_version_;
     }
     if (after > 0) {
       const int32_t skipped = ref.num_slots - after;
       kept.push_back(ref);
       kept.back().first_slot += skipped;
       kept.back().num_slots = after;
+      if (skipped > 0) kept.back().version = ++last_version_;
       kept.back().position += skipped - removed;
       kept.back().delta -= removed;
     }

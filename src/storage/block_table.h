@@ -24,8 +24,10 @@ struct BlockRef {
   std::optional<BlockId> sealing = {};  // of an open block that the step under way seals: its sealed form
   int32_t first_slot = 0;
   int32_t num_slots = 0;
-  int64_t position = 0;                            // of the first slot's token in this sequence
-  int64_t delta = 0;                               // position now less the position its key was rotated to
+  int64_t position = 0;  // of the first slot's token in this sequence
+  int64_t delta = 0;     // position now less the position its key was rotated to
+  // Of what the slots hold, never 0: another one each time that other tokens are in them, or the same in another form.
+  uint64_t version = 0;
   std::shared_ptr<const HeldRecord> spilled = {};  // where the block is when it is not in memory
   int64_t end_position() const { return position + num_slots; }
 };
@@ -120,6 +122,7 @@ class BlockTable {
   std::vector<BlockRef> refs_;
   int64_t num_dropped_refs_ = 0;
   int64_t end_position_ = 0;
+  uint64_t last_version_ = 0;
   // Blocks are sealed in order, but a sealed one may have been attached behind others that are still open.
   bool has_open_before_sealed_ = false;
 };

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <random>
 #include <utility>
@@ -38,6 +39,41 @@ void CheckConsistent(const BlockTable& table) {
     position = ref.end_position();
   }
   CHECK(position == table.end_position());
+}
+
+std::vector<uint64_t> Versions(const BlockTable& table) {
+  std::vector<uint64_t> versions;
+  for (const BlockRef& ref : table.refs()) versions.push_back(ref.version);
+  return versions;
+}
+
+TEST_CASE("block table: a ref has another version when, and only when, its slots hold something else") {
+  Fixture fixture;
+  BlockTable table(fixture.pool.get(), fixture.pool.get(), {.recent_tokens = 16, .sink_tokens = 0}, kBlockTokens);
+  REQUIRE(table.Grow(40));
+  const auto grown = Versions(table);
+  CHECK(std::ranges::find(grown, 0u) == grown.end());
+  CHECK(std::ranges::adjacent_find(grown, std::greater_equal()) == grown.end());
+  table.FinishSealing();
+  const auto sealed = Versions(table);
+  CHECK(sealed[0] > grown.back());
+  CHECK(sealed[2] == grown[2]);
+  REQUIRE(table.Grow(3));
+  const auto longer = Versions(table);
+  CHECK(std::pair(longer[0], longer[1]) == std::pair(sealed[0], sealed[1]));
+  CHECK(longer[2] > sealed[0]);
+  BlockTable fork = table;
+  CHECK(Versions(fork) == longer);
+  fork.Truncate(33);
+  CHECK(Versions(fork)[2] > longer[2]);
+  fork.Truncate(33);
+  CHECK(Versions(fork)[1] == longer[1]);
+  table.Remove(18, 20);  // out of the second block; the third moves
+  const auto removed = Versions(table);
+  CHECK(removed[0] == longer[0]);
+  CHECK(removed[1] > longer[2]);
+  CHECK(removed[2] > removed[1]);
+  CHECK(removed[3] == longer[2]);
 }
 
 TEST_CASE("block table: growing fills the open block before it takes another") {
