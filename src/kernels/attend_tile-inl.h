@@ -247,6 +247,23 @@ void AttendTile(const TileStep& step) {
 
 #include "kernels/probabilities-inl.h"
 
+template <int kRows>
+void ScoreAllRows(const TileStep& step, int row, float* out) {
+  alignas(64) float scores[kRows][kMaxBlockTokens];
+  for (; row + kRows <= step.num_rows; row += kRows) {
+    Score<kRows, 2, NumbersBf16>(step, row, scores);
+    for (int r = 0; r < kRows; ++r)
+      for (int slot = 0; slot < step.block_tokens; ++slot) out[(row + r) * step.block_tokens + slot] = scores[r][slot];
+  }
+  if constexpr (kRows > 1) {
+    if (row < step.num_rows) ScoreAllRows<kRows - 1>(step, row, out);
+  }
+}
+
+void ScoreBf16(const TileStep& step, float* scores) {
+  ScoreAllRows<kRowsAtOnce>(step, 0, scores);
+}
+
 template <class Numbers>
 void DecodeNumbers(const std::byte* stored, size_t n, float* out) {
   const auto* numbers = reinterpret_cast<const typename Numbers::Number*>(stored);

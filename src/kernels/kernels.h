@@ -78,6 +78,9 @@ struct Kernels {
   void (*encode)(Codec codec, const float* values, size_t n, std::byte* out);
   void (*decode)(Codec codec, const std::byte* stored, size_t n, float* out);
   void (*probabilities)(const ProbabilityStep& step);
+  // Of a step's k, queries and shapes alone: their dot products with every slot, [row][block_tokens].
+  // REQUIRES: k is bf16, block_tokens a multiple of 32.
+  void (*score_bf16)(const TileStep& step, float* scores);
 };
 
 // Those this CPU can run, best last. "scalar" is always there.

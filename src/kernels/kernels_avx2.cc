@@ -137,7 +137,7 @@ inline int32_t ReduceAdd(Ints a) {
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels{"avx2", AttendTile, EncodeVectors, DecodeVectors, Probabilities};
+const Kernels kKernels{"avx2", AttendTile, EncodeVectors, DecodeVectors, Probabilities, ScoreBf16};
 
 }  // namespace kvist::avx2
 

@@ -29,7 +29,7 @@ namespace {
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels{"avx512", AttendTile, EncodeVectors, DecodeVectors, Probabilities};
+const Kernels kKernels{"avx512", AttendTile, EncodeVectors, DecodeVectors, Probabilities, ScoreBf16};
 
 }  // namespace kvist::avx512
 

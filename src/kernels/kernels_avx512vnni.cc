@@ -30,7 +30,7 @@ namespace {
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels{"avx512vnni", AttendTile, EncodeVectors, DecodeVectors, Probabilities};
+const Kernels kKernels{"avx512vnni", AttendTile, EncodeVectors, DecodeVectors, Probabilities, ScoreBf16};
 
 }  // namespace kvist::avx512vnni
 

@@ -22,7 +22,7 @@ namespace {
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels{"neon", AttendTile, EncodeVectors, DecodeVectors, Probabilities};
+const Kernels kKernels{"neon", AttendTile, EncodeVectors, DecodeVectors, Probabilities, ScoreBf16};
 
 }  // namespace kvist::neon
 #endif

@@ -26,7 +26,7 @@ namespace {
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels{"neon-dotprod", AttendTile, EncodeVectors, DecodeVectors, Probabilities};
+const Kernels kKernels{"neon-dotprod", AttendTile, EncodeVectors, DecodeVectors, Probabilities, ScoreBf16};
 
 }  // namespace kvist::neon_dotprod
 

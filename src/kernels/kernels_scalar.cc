@@ -199,6 +199,6 @@ inline Codes LookUp(const Codes& table, const Codes& index) {
 }  // namespace
 
 extern const Kernels kKernels;
-const Kernels kKernels{"scalar", AttendTile, EncodeVectors, DecodeVectors, Probabilities};
+const Kernels kKernels{"scalar", AttendTile, EncodeVectors, DecodeVectors, Probabilities, ScoreBf16};
 
 }  // namespace kvist::scalar

@@ -1075,6 +1075,40 @@ TEST_CASE("merge: an empty part changes nothing, and into an empty total a part 
   for (int row = 0; row < 3; ++row) CHECK(still_empty.SameRow(row, empty, row));
 }
 
+TEST_CASE("kernels: scores of bf16 keys alone, for any number of rows") {
+  std::mt19937 random(71);
+  for (const int block_tokens : {32, 64, 128}) {
+    for (const int key_dim : {8, 80, 128}) {
+      std::vector<float> keys = RandomNumbers(random, size_t(key_dim * block_tokens));
+      std::vector<std::byte> stored;
+      Tile::Store(Codec::kBf16, keys, stored);
+      for (int num_rows = 1; num_rows <= 9; ++num_rows) {
+        const std::vector<float> queries = RandomNumbers(random, size_t(num_rows * key_dim));
+        TileStep step{};
+        step.k = stored.data();
+        step.block_tokens = block_tokens;
+        step.key_dim = key_dim;
+        step.num_rows = num_rows;
+        step.queries = queries.data();
+        for (const Kernels* kernels : SupportedKernels()) {
+          std::vector<float> scores(size_t(num_rows * block_tokens), kNan);
+          kernels->score_bf16(step, scores.data());
+          double worst = 0;
+          for (int i = 0; i < num_rows * block_tokens; ++i) {
+            double score = 0;
+            for (int c = 0; c < key_dim; ++c)
+              score += double(queries[size_t(i / block_tokens * key_dim + c)]) *
+                       keys[size_t(c * block_tokens + i % block_tokens)];
+            const double error = std::fabs(score - double(scores[size_t(i)]));
+            worst = std::isnan(error) ? kInfinity : std::max(worst, error);
+          }
+          CHECK(worst < 5e-5);
+        }
+      }
+    }
+  }
+}
+
 class EnvironmentVariable {
  public:
   explicit EnvironmentVariable(const char* name) : name_(name) {
