@@ -14,6 +14,7 @@
 #include "kvist/error.h"
 #include "kvist/geometry.h"
 #include "kvist/growth.h"
+#include "kvist/page_selection.h"
 #include "kvist/retention.h"
 #include "kvist/reuse.h"
 #include "kvist/sealing.h"
@@ -88,6 +89,7 @@ struct CacheStats {
   size_t num_idle_blocks = 0;
   uint64_t num_evicted_blocks = 0;  // idle ones that made room
   size_t kept_bytes = 0;            // of the live ones, memory of tokens that eviction has left (Sequence::Retain)
+  size_t page_bounds_bytes = 0;     // of Sequence::SelectPages, beside the budget and committed_bytes
   size_t staging_bytes = 0;         // memory into which spilled blocks are read, beside committed_bytes
   uint64_t spill_bytes_read = 0;    // of spilled blocks, by steps
   double spill_wait_s = 0;          // that steps waited for them
@@ -220,7 +222,7 @@ class Sequence {
   int64_t ReuseMoved(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX);
 
   // Whether some of the tokens were computed with others in view than those before them: after ReuseMoved, after Remove
-  // of what was not the end, and after Retain.
+  // of what was not the end, after Retain, and after steps that left out blocks (SelectPages).
   bool is_approximate() const;
 
   // Makes room for the tokens at positions num_tokens() and on. Allocates blocks, and copies the open block when it is
@@ -281,6 +283,17 @@ class Sequence {
   void TakeObserved(const Sequence& fork);
   // Tokens that a lane of the layers without a window holds, mean over lanes.
   double num_held_tokens() const;
+  // From the next step on, steps of one token read less: in the layers after the first few and without a window, each
+  // lane reads the blocks that promise this token's queries the largest scores, in ascending order as ever, up to
+  // selection.num_tokens tokens. Nothing is given up: the next token may read others. An APPROXIMATION, but for
+  // sequences that are no longer than that, which are attended to as without it, to the last bit. Which blocks are read
+  // depends neither on threads nor on what else is in the batch.
+  // Steps of several tokens read everything, and so does every step while blocks of the sequence are spilled.
+  // What was computed by leaving out blocks is no prefix for others, and a session has it computed again;
+  // is_approximate tells. Forks select as the sequence does. num_tokens of 0 ends it. kInvalidArgument; forgets a step
+  // under way. Bounds of the keys are noted as blocks are first considered, and take memory beside the budget, 3 % of
+  // f16 blocks, in each fork anew (CacheStats::page_bounds_bytes).
+  Status SelectPages(const PageSelection& selection);
   // Of the blocks and kept tokens that the sequence uses, also those that others share.
   size_t num_held_bytes() const;
   // The positions of a lane's tokens, ascending.

@@ -7,6 +7,7 @@
 #include <limits>
 #include <optional>
 
+#include "cache/page_bounds.h"
 #include "cache/rope.h"
 #include "cache/splits.h"
 #include "codec/rotation.h"
@@ -89,6 +90,9 @@ class QueryRows {
 
   int num_rows() const { return num_rows_; }
 
+  // [ref] of the table: blocks with a 0 are left out. Empty: all are read.
+  void ReadOnly(std::span<const uint8_t> chosen) { chosen_ = chosen; }
+
   // Adds what the rows see in these blocks: first what is sealed, then what is open, so that sums over rotated values
   // are turned back once.
   void Meet(std::span<const BlockRef> refs, const SoftmaxRows& softmax) {
@@ -118,7 +122,8 @@ class QueryRows {
  private:
   // A block that the step seals is there in both forms.
   enum class Stored : uint8_t { kOpen, kSealed };
-  static bool IsThere(const BlockRef& ref, Stored stored) {
+  bool IsThere(const BlockRef& ref, Stored stored) const {
+    if (!chosen_.empty() && chosen_[size_t(&ref - layer_.table.refs().data())] == 0) return false;
     return stored == Stored::kSealed ? ref.is_sealed || ref.sealing : !ref.is_sealed;
   }
 
@@ -245,6 +250,7 @@ class QueryRows {
   const int kv_head_;
   const int64_t first_position_;
   const int num_tokens_, rows_per_token_, num_rows_;
+  std::span<const uint8_t> chosen_;
   int64_t moved_delta_ = 0;               // what workspace_.moved holds; 0: nothing
   std::optional<int64_t> rounded_delta_;  // of the rounded queries in the workspace
 };
@@ -278,6 +284,20 @@ bool IsAhead(const LayerView& layer, int64_t split, int64_t end_position) {
   return split >= num_kept && RefsOfSplit(layer.table, split - num_kept).front().position >= end_position;
 }
 
+// A lane's blocks are chosen by whoever comes first; those who are to attend to it wait for that.
+void ChoosePages(const LayerView& layer, int kv_head, const float* queries, AttendSpace& space) {
+  const int floats_per_lane = RowsPerToken(layer.geometry) * layer.geometry.key_dim;
+  layer.pages->Choose(layer, kv_head, queries + size_t(kv_head * floats_per_lane));
+  space.are_pages_chosen[size_t(kv_head)].store(1, std::memory_order_release);
+  space.are_pages_chosen[size_t(kv_head)].notify_all();
+}
+
+std::span<const uint8_t> AwaitChosenPages(const LayerView& layer, int kv_head, AttendSpace& space) {
+  if (layer.pages == nullptr) return {};
+  space.are_pages_chosen[size_t(kv_head)].wait(0, std::memory_order_acquire);
+  return layer.pages->chosen(layer.index, kv_head);
+}
+
 // Few tokens: the work is divided by KV head and split, and whoever finishes a head's last split merges them all.
 void AttendBySplits(const LayerView& layer, SplitRange range, int64_t first_position, int num_tokens,
                     const float* queries, float* out, Worker worker, AttendSpace& space) {
@@ -287,15 +307,20 @@ void AttendBySplits(const LayerView& layer, SplitRange range, int64_t first_posi
   const size_t floats_per_unit = SoftmaxFloats(num_rows, geometry.value_dim);
   Workspace& workspace = Workspace::OfThisThread();
 
-  space.queue.Work(geometry.num_kv_heads * num_here, worker.count, [&](int unit) {
+  const int num_choosing = layer.pages == nullptr ? 0 : geometry.num_kv_heads;
+  space.queue.Work(num_choosing + geometry.num_kv_heads * num_here, worker.count, [&](int unit) {
+    if (unit < num_choosing) return ChoosePages(layer, unit, queries, space);
+    unit -= num_choosing;
     const int kv_head = unit / num_here, split = int(range.first) + unit % num_here;
     QueryRows rows(layer, workspace, kv_head, queries, first_position, num_tokens);
+    rows.ReadOnly(AwaitChosenPages(layer, kv_head, space));
     float* memory = space.partial_results.data() + size_t(kv_head * num_splits + split) * floats_per_unit;
     MeetSplit(layer, split, rows, EmptySoftmax(memory, num_rows, geometry.value_dim));
 
     std::atomic<int>& num_finished = space.num_finished_splits[size_t(kv_head)];
     if (num_finished.fetch_add(1, std::memory_order_acq_rel) + 1 < num_splits) return;
     num_finished.store(0, std::memory_order_relaxed);
+    space.are_pages_chosen[size_t(kv_head)].store(0, std::memory_order_relaxed);
     workspace.total.resize(floats_per_unit);
     const SoftmaxRows total = EmptySoftmax(workspace.total.data(), num_rows, geometry.value_dim);
     for (int i = 0; i < num_splits; ++i) {
@@ -420,6 +445,7 @@ void AttendSpace::Resize(const CacheGeometry& geometry, int64_t num_tokens, std:
   if (partial_results.size() < num_floats) partial_results.resize(num_floats);
   if (num_finished_splits.size() < size_t(num_kv_heads)) {
     num_finished_splits = std::vector<std::atomic<int>>(size_t(num_kv_heads));
+    are_pages_chosen = std::vector<std::atomic<int>>(size_t(num_kv_heads));
   }
 }
 

@@ -17,6 +17,8 @@
 
 namespace kvist {
 
+class PageBounds;
+
 // One layer of one sequence, as Append and Attend see it.
 struct LayerView {
   int index;
@@ -29,6 +31,7 @@ struct LayerView {
   size_t layer_in_group = 0;
   const KeptTokens* kept = nullptr;        // what eviction has left of tokens that are in no block any more
   std::optional<StagedParts> staged = {};  // of the blocks that have been spilled
+  PageBounds* pages = nullptr;             // where the step reads chosen blocks only
 
   // The form that kept tokens are in.
   const BlockLayout::Layer& final_place() const { return table.sealed_pool() != nullptr ? sealed : open; }
@@ -97,6 +100,7 @@ class AttendSpace {
   Barrier barrier;
   std::vector<float> partial_results;
   std::vector<std::atomic<int>> num_finished_splits;  // [kv head]
+  std::vector<std::atomic<int>> are_pages_chosen;     // [kv head] 1: they are
 };
 
 // Sequence::Append and Sequence::Attend; `first_position` is that of the step's first token. Append also seals the

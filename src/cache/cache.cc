@@ -156,6 +156,7 @@ CacheStats Cache::stats() const {
   stats.kept_bytes = core_->kept_bytes.load(std::memory_order_relaxed);
   stats.committed_bytes += stats.kept_bytes;
   stats.live_bytes += stats.kept_bytes;
+  stats.page_bounds_bytes = core_->page_bounds_bytes.load(std::memory_order_relaxed);
   stats.staging_bytes = core_->staging_bytes.load(std::memory_order_relaxed);
   stats.spill_bytes_read = core_->spill_bytes_read.load(std::memory_order_relaxed);
   stats.spill_wait_s = double(core_->spill_wait_ns.load(std::memory_order_relaxed)) * 1e-9;

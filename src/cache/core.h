@@ -88,6 +88,7 @@ struct Cache::Core {
   std::atomic<size_t> copied_bytes{0};
   std::atomic<size_t> peak_live_bytes{0};
   std::atomic<size_t> kept_bytes{0};          // of tokens that eviction has left, in no block
+  std::atomic<size_t> page_bounds_bytes{0};   // of what sequences know of their blocks' keys
   std::atomic<size_t> staging_bytes{0};       // memory for layers of spilled blocks
   std::atomic<uint64_t> spill_bytes_read{0};  // of spilled blocks, by steps
   std::atomic<uint64_t> spill_wait_ns{0};     // that steps waited for them

@@ -38,6 +38,7 @@ Sequence::State::State(const State& other)
       kept(other.kept),
       end_of_kept(other.end_of_kept),
       observer(other.observer),
+      pages(other.pages),
       growth_options(other.growth_options),
       growth(other.growth),
       salt(other.salt),
@@ -75,6 +76,17 @@ LayerView Sequence::State::ViewLayer(int layer) const {
           .kernels = *core->kernels,
           .layer_in_group = size_t(layer_in_group),
           .kept = kept[size_t(group_index)].get()};
+}
+
+Status Sequence::State::SelectPages(const PageSelection& selection) {
+  KVIST_TRY_VOID(selection.Validate());
+  ForgetStep();
+  pages.reset();
+  if (selection.num_tokens == 0) return {};
+  std::vector<int> group_of_layer;
+  for (const Cache::Core::LayerPlace& place : core->places) group_of_layer.push_back(place.group);
+  pages.emplace(selection, &core->geometry, std::move(group_of_layer), &core->page_bounds_bytes);
+  return {};
 }
 
 void Sequence::State::Expect(int64_t capacity_tokens) {
@@ -317,6 +329,7 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
   int64_t max_kept_splits = 0;
   for (const auto& of_group : state_->kept) max_kept_splits = std::max(max_kept_splits, NumKeptSplits(of_group.get()));
   state_->attend_space.Resize(core.geometry, int64_t(tokens.size()), state_->tables, max_kept_splits, has_passes);
+  if (state_->pages) state_->pages->Prepare(state_->tables, num_tokens);
   if (state_->observer) state_->observer->Prepare(state_->num_tokens, num_tokens);
   core.NotePeak();
   state_->Expect(state_->growth.Grow(int64_t(state_->tokens.size()), num_tokens, core.lengths));
@@ -329,13 +342,18 @@ void Sequence::Append(int layer, const float* keys, const float* values, Worker 
 }
 
 void Sequence::Attend(int layer, const float* queries, float* out, Worker worker) {
-  AttendRows(state_->ViewLayer(layer), state_->num_tokens, num_prepared_tokens(), queries, out, worker,
-             state_->attend_space, state_->stage ? &*state_->stage : nullptr);
+  LayerView view = state_->ViewLayer(layer);
+  if (state_->pages && state_->pages->IsSelecting(layer)) view.pages = &*state_->pages;
+  AttendRows(view, state_->num_tokens, num_prepared_tokens(), queries, out, worker, state_->attend_space,
+             state_->stage ? &*state_->stage : nullptr);
   if (state_->observer) {
     state_->observer->Note(state_->ViewLayer(layer), state_->num_tokens, num_prepared_tokens(), queries, worker);
   }
 }
 
+Status Sequence::SelectPages(const PageSelection& selection) {
+  return state_->SelectPages(selection);
+}
 Status Sequence::Observe(RetentionPolicy policy) {
   return state_->Observe(policy);
 }
@@ -381,6 +399,9 @@ Status Sequence::Commit() {
   if (Status fetched = CheckStep(); !fetched) {
     state_->EndBefore(*state_->stage->loss());
     return fetched;
+  }
+  if (state_->pages && state_->pages->is_selecting()) {
+    state_->end_of_prefix = std::min(state_->end_of_prefix, state_->num_tokens);
   }
   state_->num_tokens = int64_t(state_->tokens.size());
   bool any_freed = false, any_sealed = false;

@@ -12,6 +12,7 @@
 #include "cache/attend.h"
 #include "cache/attention_observer.h"
 #include "cache/core.h"
+#include "cache/page_bounds.h"
 #include "cache/spill_stage.h"
 #include "cache/tier_store.h"
 #include "kvist/cache.h"
@@ -44,6 +45,7 @@ struct Sequence::State {
   Status SetGrowth(const GrowthOptions& options);
 
   LayerView ViewLayer(int layer) const;
+  Status SelectPages(const PageSelection& selection);
 
   // Takes memory ahead as the growth policy says, or lets go of what was.
   void Expect(int64_t capacity_tokens);
@@ -153,6 +155,7 @@ struct Sequence::State {
   std::vector<std::shared_ptr<const KeptTokens>> kept;
   int64_t end_of_kept = 0;  // all tokens from here on are in blocks
   std::optional<AttentionObserver> observer;
+  std::optional<PageBounds> pages;  // where decode steps leave out blocks
   AttendSpace attend_space;
   std::optional<SpillStage> stage;  // where there is a disk tier
   GrowthOptions growth_options;
