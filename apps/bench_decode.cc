@@ -17,6 +17,13 @@ void AddBenchDecode(CLI::App* bench, Command* chosen) {
       ->check(CheckSequences)
       ->type_name("N")
       ->capture_default_str();
+  command
+      ->add_option("--pages", arguments->pages,
+                   "Beside reading everything, read so many tokens of each sequence: those in the blocks that promise "
+                   "the largest scores")
+      ->delimiter(',')
+      ->check(CheckCount)
+      ->type_name("N,...");
   command->callback([=] { *chosen = [=] { return RunSpeedBench("decode", *arguments, MeasureDecode); }; });
 }
 

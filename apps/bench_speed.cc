@@ -30,8 +30,9 @@ Json ParamsOf(const SpeedTiming& timing, const SpeedArguments& arguments, const 
 
 std::string Line(const SpeedTiming& timing) {
   char text[128];
-  std::snprintf(text, sizeof(text), "%8lld %8d  %-10s %10.1f %12s\n", static_cast<long long>(timing.depth),
-                timing.num_threads, FormName(timing.form).c_str(), timing.tokens_per_s,
+  const std::string pages = timing.page_tokens == 0 ? "all" : std::to_string(timing.page_tokens);
+  std::snprintf(text, sizeof(text), "%8lld %8d  %-10s %6s %10.1f %12s\n", static_cast<long long>(timing.depth),
+                timing.num_threads, FormName(timing.form).c_str(), pages.c_str(), timing.tokens_per_s,
                 BytesText(double(timing.kv_bytes)).c_str());
   return text;
 }
@@ -41,6 +42,7 @@ Status BenchSpeed(const char* bench, const SpeedArguments& arguments, Output& ou
   for (const std::string& form : arguments.forms) {
     KVIST_TRY(speed.forms.emplace_back(), ParseForm(form));
   }
+  speed.page_tokens.insert(speed.page_tokens.end(), arguments.pages.begin(), arguments.pages.end());
   Progress progress(bench, "runs", arguments.progress);
   std::vector<SpeedTiming> timings;
   std::string name;
@@ -56,13 +58,14 @@ Status BenchSpeed(const char* bench, const SpeedArguments& arguments, Output& ou
     timings.insert(timings.end(), of_threads.begin(), of_threads.end());
   }
   progress.Clear();
-  if (!arguments.json) out.Write("   depth  threads  form         tokens/s           KV\n");
+  if (!arguments.json) out.Write("   depth  threads  form         read   tokens/s           KV\n");
   for (const SpeedTiming& timing : timings) {
     if (!arguments.json) {
       out.Write(Line(timing));
       continue;
     }
-    const Json params = ParamsOf(timing, arguments, name);
+    Json params = ParamsOf(timing, arguments, name);
+    if (!arguments.pages.empty()) params["pages"] = timing.page_tokens;
     WriteRecord({.bench = bench, .params = params, .metric = "tokens_per_s", .value = timing.tokens_per_s}, out);
   }
   return {};

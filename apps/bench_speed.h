@@ -16,6 +16,7 @@ namespace kvist {
 struct SpeedArguments {
   ModelArguments model;
   std::vector<std::string> forms = {"f16"};
+  std::vector<int64_t> pages;  // of decode, beside 0
   std::vector<int> threads;
   SpeedBench speed;
   bool json = false;

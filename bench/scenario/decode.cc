@@ -52,10 +52,11 @@ Status Prefill(Model& model, std::vector<Sequence>& sequences, int num_tokens) {
   return {};
 }
 
-// A form, its filled sequences and how fast it was in each round.
+// A form and what is read, its filled sequences and how fast it was in each round.
 struct Contestant {
   Form form;
-  std::unique_ptr<Cache> cache;
+  int64_t page_tokens;
+  std::shared_ptr<const Cache> cache;
   std::vector<Sequence> filled;
   std::vector<double> tokens_per_s;
 
@@ -79,7 +80,8 @@ class Contest {
         compute_(compute),
         num_warm_tokens_(std::min(num_warm_tokens, bench.num_tokens)),
         random_(model.geometry()),
-        num_runs_(std::ssize(bench.depths) * std::ssize(bench.forms) * bench.num_rounds) {}
+        num_runs_(std::ssize(bench.depths) * std::ssize(bench.forms) * std::ssize(bench.page_tokens) *
+                  bench.num_rounds) {}
 
   Result<std::vector<SpeedTiming>> Run() {
     for (const int64_t depth : bench_.depths) KVIST_TRY_VOID(CheckDepth(depth));
@@ -90,8 +92,8 @@ class Contest {
         for (Contestant& each : contestants) KVIST_TRY_VOID(RunOnce(each));
       }
       for (const Contestant& each : contestants) {
-        timings.push_back(
-            {each.form, depth, model_.num_threads(), Median(each.tokens_per_s), each.cache->stats().live_bytes});
+        timings.push_back({each.form, each.page_tokens, depth, model_.num_threads(), Median(each.tokens_per_s),
+                           each.cache->stats().live_bytes});
       }
     }
     return timings;
@@ -99,9 +101,10 @@ class Contest {
 
  private:
   Status CheckDepth(int64_t depth) const {
-    const int64_t num_all = depth + bench_.num_tokens;
+    const bool selects_pages = std::ranges::max(bench_.page_tokens) > 0;
+    const int64_t num_all = depth + bench_.num_tokens + (selects_pages ? num_warm_tokens_ : 0);
     if (num_all <= model_.context_length()) return {};
-    return Fail(ErrorCode::kOutOfRange, "depth " + std::to_string(depth) + " and " + std::to_string(bench_.num_tokens) +
+    return Fail(ErrorCode::kOutOfRange, "depth " + std::to_string(depth) + " and " + std::to_string(num_all - depth) +
                                             " tokens after it make " + std::to_string(num_all) +
                                             "; the model's context holds " + std::to_string(model_.context_length()));
   }
@@ -114,17 +117,30 @@ class Contest {
   Result<std::vector<Contestant>> OpenAll(int64_t depth) {
     std::vector<Contestant> contestants;
     for (const Form form : bench_.forms) {
-      KVIST_TRY(auto cache, Cache::Open(model_.geometry(), {.form = form}));
-      Contestant& contestant = contestants.emplace_back(form, std::move(cache));
+      KVIST_TRY(std::shared_ptr<Cache> cache, Cache::Open(model_.geometry(), {.form = form}));
+      Contestant filled{form, 0, cache, {}, {}};
       for (int i = 0; i < bench_.num_sequences; ++i) {
-        contestant.filled.push_back(contestant.cache->Begin());
+        filled.filled.push_back(cache->Begin());
         const std::vector<Token> tokens(static_cast<size_t>(depth), 0);
-        KVIST_TRY_VOID(random_.Append(contestant.filled.back(), tokens, i, [this] { return KeepGoing(); }));
+        KVIST_TRY_VOID(random_.Append(filled.filled.back(), tokens, i, [this] { return KeepGoing(); }));
       }
-      std::vector<Sequence> sequences = contestant.Forks();
-      KVIST_TRY_VOID(compute_(model_, sequences, num_warm_tokens_));
+      for (const int64_t page_tokens : bench_.page_tokens) {
+        contestants.push_back({form, page_tokens, cache, filled.Forks(), {}});
+        KVIST_TRY_VOID(WarmUp(contestants.back()));
+      }
     }
     return contestants;
+  }
+
+  Status WarmUp(Contestant& contestant) {
+    std::vector<Sequence> sequences = contestant.Forks();
+    for (Sequence& sequence : sequences) {
+      KVIST_TRY_VOID(sequence.SelectPages({.num_tokens = contestant.page_tokens}));
+    }
+    KVIST_TRY_VOID(compute_(model_, sequences, num_warm_tokens_));
+    // Going through all keys for the first time would else be timed in every round.
+    if (contestant.page_tokens > 0) contestant.filled = std::move(sequences);
+    return {};
   }
 
   Status RunOnce(Contestant& contestant) {
