@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "engine/quality.h"
+#include "eval_pages.h"
 #include "eval_retain.h"
 #include "model/golden.h"
 #include "model_options.h"
@@ -30,6 +31,7 @@ struct Arguments {
   std::vector<std::string> v_codecs;
   QualityOptions quality;
   RetainArguments retain;
+  std::vector<int64_t> page_tokens;
   bool json = false;
   bool progress = false;
 };
@@ -90,7 +92,7 @@ Result<std::vector<Form>> FormsOf(const Arguments& arguments) {
   for (const std::string& k : arguments.k_codecs) {
     for (const std::string& v : arguments.v_codecs) names.push_back(k + "/" + v);
   }
-  if (names.empty() && !arguments.retain.policies.empty()) names = {"f16"};
+  if (names.empty() && (!arguments.retain.policies.empty() || !arguments.page_tokens.empty())) names = {"f16"};
   if (names.empty()) names = Ladder();
   std::vector<Form> forms;
   for (const std::string& name : names) {
@@ -148,6 +150,10 @@ Status EvalText(const Arguments& arguments, Output& out) {
   Progress progress("eval", "tokens", arguments.progress);
   if (!arguments.retain.policies.empty()) {
     return EvalRetention(arguments.retain, forms, loaded, tokens, options, progress, arguments.json, out);
+  }
+  if (!arguments.page_tokens.empty()) {
+    return EvalPages(arguments.page_tokens, arguments.retain.continuation_tokens, forms, loaded, tokens, options,
+                     progress, arguments.json, out);
   }
   KVIST_TRY(const QualityReport report,
             MeasureQuality(*loaded.model, tokens, forms, options, [&](int64_t done, int64_t all) {
@@ -237,6 +243,7 @@ void AddEvalCommand(CLI::App& program, Command* chosen) {
   AddFormOptions(command, text, arguments.get());
   AddQualityOptions(command, text, &arguments->quality);
   AddRetainOptions(command, text, &arguments->retain);
+  AddPagesOption(command, text, &arguments->page_tokens);
   AddThreadsOption(command, &arguments->model);
   AddMemoryOptions(command, &arguments->model);
   command->add_flag("--json", arguments->json, "Print one JSON object a metric");

@@ -277,7 +277,7 @@ void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arg
       ->check(CheckCount)
       ->type_name("N")
       ->capture_default_str()
-      ->needs(retain);
+      ->needs(text);
   command
       ->add_option("--passkey", arguments->passkey_tokens,
                    "Also hide pass keys in contexts of so many tokens, and ask for them after eviction")

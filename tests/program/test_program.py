@@ -477,6 +477,22 @@ class WithModel(ProgramTest):
         for word in ("perplexity with the whole prefix", "\nq8       knorm ", "pass keys hidden in 288 tokens", "passages of 192 tokens in 288"):
             self.assertIn(word, table)
 
+    def test_eval_pages(self):
+        text = self.file("sheep.txt", b"".join(b"%d sheep stood on the hill, and one went home. " % i for i in range(80)))
+        command = ["eval", "-m", "smollm2", "-f", text, "--threads=1", "--weights=file", "--windows=1", "--context=400"]
+        command += ["--continuation=8"]
+        records = self.objects(run(*command, "--pages=96,408", "--json"))
+        of_pages = {}
+        for record in records:
+            of_pages.setdefault(record["params"]["pages"], {})[record["metric"]] = record["value"]
+        self.assertEqual(list(of_pages), [0, 96, 408])
+        self.assertEqual(of_pages[0], of_pages[408])
+        self.assertEqual((of_pages[408]["kl_mean"], of_pages[408]["same_top"]), (0, 1))
+        self.assertLess(0, of_pages[96]["kl_mean"])
+        self.assertIn("\nq4          128 ", self.assert_ok(run(*command, "--pages=128", "--form=q4")).decode())
+        self.assert_fails(run(*command, "--pages=0"), 2, "'0'")
+        self.assert_fails(run(*command, "--pages=96", "--retain=knorm"), 2, "--retain")
+
     def test_eval_retention_tells_what_is_wrong(self):
         text = self.file("short.txt", b"One sheep. " * 200)
         command = ["eval", "-m", "smollm2", "-f", text, "--windows=1"]
@@ -524,6 +540,14 @@ class WithModel(ProgramTest):
         table = self.assert_ok(run("bench", "decode", *common[:-1], "--tokens=1")).decode()
         self.assertIn("tokens/s", table)
         self.assertEqual(len(table.splitlines()), 5)
+
+    def test_bench_decode_with_pages(self):
+        command = ("bench", "decode", "-m", "smollm2", "--threads=1", "--rounds=1", "--tokens=2", "--depth=300")
+        records = self.objects(run(*command, "--form=f16,q4", "--pages=128,2000", "--json"))
+        read = [(record["params"]["form"], record["params"]["pages"]) for record in records]
+        self.assertEqual(read, [(form, pages) for form in ("f16", "q4") for pages in (0, 128, 2000)])
+        self.assertIn(" 128 ", self.assert_ok(run(*command, "--pages=128")).decode())
+        self.assert_fails(run(*command, "--pages=0"), 2, "'0'")
 
     def test_bench_decode_ends_with_the_context(self):
         command = ("bench", "decode", "-m", "smollm2", "--threads=1", "--rounds=1", "--tokens=2")
