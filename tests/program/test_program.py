@@ -605,6 +605,46 @@ class Chat(ProgramTest):
         for word in ("/new", "/dance", "output        3 tokens"):
             self.assertIn(word, result.stderr.decode())
 
+    def test_conversations_side_by_side_each_kept_by_its_class(self):
+        lines = b"Hi there!\n/new work\nWrite a poem about the sea.\n/use main\nThanks!\n/stats\n/use nobody\n/new work\n"
+        result = run(*self.COMMAND, "-n", 3, "--json", "--strategy=auto", stdin=lines)
+        self.assertNotEqual(result.returncode, 0)  # of the last two lines
+        answers = [json.loads(line) for line in result.stdout.splitlines()]
+        self.assertEqual(len(answers), 3)
+        self.assertGreater(answers[2]["statistics"]["reused_tokens"], 20)
+        told = result.stderr.decode()
+        for word in ("short_chat (", "predictive", "creative (", "compressed", "no conversation 'nobody'", "'work' already"):
+            self.assertIn(word, told)
+        self.assertRegex(told, r"\* main +4 messages")
+        self.assertRegex(told, r"  work +2 messages")
+
+    def test_strategies_of_ones_own(self):
+        own = self.assert_ok(run("chat", "-m", "smollm2", "--print-strategies"))
+        path = self.file("own.json", own.replace(b'"q4"', b'"q8"'))
+        command = [*self.COMMAND, "-n", 2, f"--strategies={path}"]
+        (answer,) = self.objects(run(*command, "--strategy=compressed", "--json", stdin=b"Hi\n"))
+        self.assertEqual(answer["params"]["form"], "q8")
+        self.assert_fails(run(*command, "--strategy=best", stdin=b"Hi\n"), 2, "best", "doubling")
+        self.assert_fails(run(*command, "--strategy=auto", "--form=q4"), 2, "--form")
+        broken = self.file("broken.json", own.replace(b"exact", b"vague"))
+        self.assert_fails(run(*self.COMMAND, f"--strategies={broken}", "--strategy=auto"), 2, "broken.json", "vague")
+
+    def test_tokens_are_given_up_and_streams_go_on_past_the_window(self):
+        sheep = " ".join(f"Sheep {i} stood on the hill." for i in range(40))
+        command = ["generate", "-m", "smollm2", "--threads=1", "-n", 40, "--json", "-p", sheep]
+        (whole,) = self.objects(run(*command))
+        self.assertNotIn("retained", whole)
+        (half,) = self.objects(run(*command, "--retain=snapkv:keep=0.5,margin=16"))
+        self.assertGreaterEqual(half["retained"]["times"], 1)
+        self.assertLess(half["retained"]["held_tokens"], 0.7 * whole["statistics"]["prompt_tokens"])
+        (stream,) = self.objects(run(*command, "--stream=window=256,overlap=64"))
+        self.assertEqual(stream["statistics"]["prompt_tokens"], whole["statistics"]["prompt_tokens"])
+        self.assertEqual(stream["params"]["stream"], "window=256,overlap=64,sinks=4")
+        self.assertLess(stream["statistics"]["live_bytes"], whole["statistics"]["live_bytes"])
+        self.assert_fails(run(*command, "--retain=best"), 2, "best", "snapkv")
+        self.assert_fails(run(*command, "--stream=window=100"), 2, "window of 100")
+        self.assert_fails(run(*command, "--stream=", "--retain=knorm"), 2, "one of the two")
+
     def test_without_template_and_with_system_message(self):
         command = [*self.COMMAND, "-n", 3, "--json", "--no-template"]
         (answer,) = self.objects(run(*command, stdin=b"Hi\n"))
