@@ -221,7 +221,7 @@ int RunChat(ChatArguments arguments) {
   std::vector<std::string>& tiers = arguments.model.tiers;
   const bool needs_disk = !arguments.session.empty() && std::ranges::none_of(tiers, IsDiskSpec);
   if (needs_disk) tiers.insert(tiers.begin(), "disk:" + DefaultStorePath());
-  const auto loaded = LoadModel(arguments.model);
+  const auto loaded = LoadModel(ModelToLoad(arguments));
   if (!loaded) return Report(loaded.error());
   CatchInterrupts(false);
   Output out;

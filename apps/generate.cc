@@ -48,7 +48,7 @@ Result<std::vector<Token>> Tokenize(const Arguments& arguments, const LoadedMode
 
 Status Generate(const Arguments& arguments, Output& out) {
   KVIST_TRY(const std::string prompt, ReadPrompt(arguments));
-  KVIST_TRY(const LoadedModel loaded, LoadModel(arguments.model));
+  KVIST_TRY(const LoadedModel loaded, LoadModel(ModelToLoad(arguments)));
   KVIST_TRY(const std::vector<Token> tokens, Tokenize(arguments, loaded, prompt));
   if (arguments.options.max_tokens == 0) Note("-n 0 asks for no tokens: the prompt is computed and that is all");
   Generator generator(loaded.model.get(), loaded.tokenizer, loaded.cache.get());

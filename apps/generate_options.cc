@@ -56,6 +56,13 @@ void AddSamplerOptions(CLI::App* command, GenerateArguments* arguments) {
 
 }  // namespace
 
+ModelArguments ModelToLoad(const GenerateArguments& arguments) {
+  ModelArguments model = arguments.model;
+  const bool gives_up = arguments.options.retain.is_on() || arguments.options.stream;
+  if (gives_up && model.tiers.empty() && !model.reuses_moved_chunks) model.shares_prefixes = false;
+  return model;
+}
+
 void AddGenerateOptions(CLI::App* command, GenerateArguments* arguments) {
   AddModelOptions(command, &arguments->model);
   AddTierOption(command, &arguments->model);
