@@ -21,8 +21,8 @@ struct GenerateArguments {
 };
 // The default of -n is what arguments->options.max_tokens holds.
 void AddGenerateOptions(CLI::App* command, GenerateArguments* arguments);
-// What to load: where tokens are given up or leave a window, and there is no tier for prefixes, what they were in is not
-// kept as one either, so that its memory is free.
+// What to load: where tokens are given up or leave a window, and there is no tier for prefixes, what they were in is
+// not kept as one either, so that its memory is free.
 ModelArguments ModelToLoad(const GenerateArguments& arguments);
 
 }  // namespace kvist
