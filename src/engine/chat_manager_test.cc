@@ -120,7 +120,7 @@ TEST_CASE("chat manager: one that uses tiers leaves memory, and goes on as if it
 TEST_CASE("chat manager: in a budget for a few, many conversations are all answered") {
   const TinyEngine engine(TinyModel{.context = 1000});
   const size_t block_bytes = KvBlockBytes(engine.model->geometry(), Form{});
-  Rig rig({.budget_bytes = 9 * block_bytes}, "doubling");
+  Rig rig({.form = {}, .budget_bytes = 9 * block_bytes}, "doubling");
   for (int round = 0; round < 3; ++round) {
     for (const char* name : {"main", "a", "b", "c", "d", "e"}) {
       if (round == 0 && std::string(name) != "main") REQUIRE(rig.manager->Begin(name));

@@ -27,7 +27,8 @@ GenerateOptions Options(const std::string& retain, int64_t max_tokens) {
 }
 
 std::unique_ptr<Cache> OpenCache(const Model& model, bool shares_prefixes = false, size_t budget_bytes = 0) {
-  return Cache::Open(model.geometry(), {.budget_bytes = budget_bytes, .shares_prefixes = shares_prefixes}).value();
+  return Cache::Open(model.geometry(), {.form = {}, .budget_bytes = budget_bytes, .shares_prefixes = shares_prefixes})
+      .value();
 }
 
 TEST_CASE("retaining: settings are read, written, and refused with what is wrong") {

@@ -73,7 +73,7 @@ TEST_CASE("stream: after a slide the model sees the first and the last tokens, a
 
 TEST_CASE("stream: a generation goes on past the model's context, and the next turn goes on from there") {
   TinyEngine engine({.context = 128});
-  auto cache = Cache::Open(engine.model->geometry(), {.shares_prefixes = true}).value();
+  auto cache = Cache::Open(engine.model->geometry(), {.form = {}, .shares_prefixes = true}).value();
   Generator generator(engine.model.get(), engine.tokenizer, cache.get());
   GenerateOptions options{.max_tokens = 400, .sampler = {}, .stops = {}};
   const std::vector<Token> prompt = SomeTokens(300, 4);
@@ -120,7 +120,7 @@ TEST_CASE("stream: what can't be done is refused") {
   CHECK(ParseStream(StreamSpec(kOptions)).value() == kOptions);
   for (const char* spec : {"window", "size=3", "window=-1", "overlap=many"}) CHECK_FALSE(ParseStream(spec));
 
-  auto cache = Cache::Open(geometry, {.shares_prefixes = true}).value();
+  auto cache = Cache::Open(geometry, {.form = {}, .shares_prefixes = true}).value();
   GenerateOptions options{.max_tokens = 4, .sampler = {}, .stops = {}};
   options.stream = kOptions;
   options.retain = ParseRetain("knorm").value();
