@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The Kvist authors
-# The tests, as ctest sees them. Labels: unit, property, engine, lint, python, program, install, torture.
+# The tests, as ctest sees them. Labels: unit, property, chat_class, engine, lint, python, program, install, torture.
 find_package(doctest CONFIG REQUIRED)
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
@@ -67,9 +67,17 @@ if(KVIST_BUILD_ENGINE)
   kvist_add_test_program(kvist_engine_test engine kvist_engine ${engine_tests} ${golden_tests} ${bench_sources}
                          ${bench_tests})
   kvist_runs_models(engine)
-  add_executable(chat_features EXCLUDE_FROM_ALL tools/chat_features.cc)
-  target_link_libraries(chat_features PRIVATE kvist nlohmann_json::nlohmann_json)
-  target_include_directories(chat_features PRIVATE src)
+  # The classifier of conversations on labelled ones (tests/data/chats): a test, and a program that prints its scores
+  # and the features that tools/fit_chat_classifier.py fits it to.
+  kvist_add_test_program(kvist_chat_class_test chat_class kvist tests/chats/chat_class_accuracy_test.cc
+                         tests/chats/labelled_chats.cc)
+  add_executable(chat_features EXCLUDE_FROM_ALL tests/chats/chat_features.cc tests/chats/labelled_chats.cc)
+  kvist_target_defaults(chat_features)
+  target_include_directories(chat_features PRIVATE "${PROJECT_SOURCE_DIR}")
+  target_link_libraries(chat_features PRIVATE kvist)
+  foreach(target kvist_chat_class_test chat_features)
+    target_link_libraries(${target} PRIVATE nlohmann_json::nlohmann_json)
+  endforeach()
   if(TARGET kvist_program)
     target_compile_definitions(kvist_engine_test PRIVATE KVIST_PROGRAM="$<TARGET_FILE:kvist_program>")
     add_dependencies(kvist_engine_test kvist_program)
