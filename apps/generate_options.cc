@@ -5,6 +5,8 @@
 #include <cmath>
 #include <string>
 
+#include "option_checks.h"
+
 namespace kvist {
 namespace {
 
@@ -79,20 +81,14 @@ void AddGenerateOptions(CLI::App* command, GenerateArguments* arguments) {
           "--retain", [=](const std::string& spec) { arguments->options.retain = ParseRetain(spec).value(); },
           "Give up tokens once the prompt is computed, and while the answer grows: POLICY:keep=0.5 or "
           "POLICY:tokens=1024, with shape, margin, recent and sinks (docs/compression.md)")
-      ->check([](const std::string& spec) {
-        const auto settings = ParseRetain(spec);
-        return settings ? std::string() : settings.error().message;
-      })
+      ->check(CheckRetain)
       ->type_name("SPEC");
   command
       ->add_option_function<std::string>(
           "--stream", [=](const std::string& spec) { arguments->options.stream = ParseStream(spec).value(); },
           "A text without end in a window that slides: window=1024,overlap=128,sinks=4, or some of them "
           "(docs/strategies.md)")
-      ->check([](const std::string& spec) {
-        const auto options = ParseStream(spec);
-        return options ? std::string() : options.error().message;
-      })
+      ->check(CheckStream)
       ->type_name("SPEC");
   command->add_option("--stop", arguments->options.stops, "End the output before this text; may be given several times")
       ->type_name("TEXT")

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "engine/retaining.h"
+#include "engine/stream.h"
 #include "kvist/geometry.h"
 #include "kvist/growth.h"
 #include "model/model.h"
@@ -54,6 +56,16 @@ std::string CheckCodec(const std::string& text) {
 std::string CheckGrowth(const std::string& text) {
   const auto growth = ParseGrowth(text);
   return growth ? "" : growth.error().message;
+}
+
+std::string CheckRetain(const std::string& text) {
+  const auto settings = ParseRetain(text);
+  return settings ? "" : settings.error().message;
+}
+
+std::string CheckStream(const std::string& text) {
+  const auto options = ParseStream(text);
+  return options ? "" : options.error().message;
 }
 
 std::string CheckCount(const std::string& text) {

@@ -33,8 +33,10 @@ const char* RetentionPolicyName(RetentionPolicy policy);  // "snapkv", ...
 // The inverse. kInvalidArgument names the known ones.
 Result<RetentionPolicy> ParseRetentionPolicy(std::string_view name);
 
-// Whether the policy looks at attention, so that Sequence::Observe has to come first, or ObserveRepeating for kvzip.
+// Whether the policy looks at attention while a text is computed, so that Sequence::Observe has to come first.
 bool NeedsObserving(RetentionPolicy policy);
+// Whether it looks at attention while the text is repeated (Sequence::ObserveRepeating).
+bool NeedsRepetition(RetentionPolicy policy);
 
 // How the kept tokens are shared out among lanes.
 enum class BudgetShape : uint8_t {

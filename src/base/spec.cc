@@ -10,12 +10,6 @@
 namespace kvist {
 namespace {
 
-std::string Short(double number) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%g", number);
-  return text;
-}
-
 template <class T>
 Result<T> Parse(const char* what, const std::pair<std::string, std::string>& value, T least, T most,
                 const std::string& range) {
@@ -28,6 +22,12 @@ Result<T> Parse(const char* what, const std::pair<std::string, std::string>& val
 }
 
 }  // namespace
+
+std::string NumberText(double number) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%g", number);
+  return text;
+}
 
 Result<Spec> ParseSpec(const char* what, std::string_view text, const std::vector<std::string_view>& known_keys) {
   const size_t colon = text.find(':');
@@ -57,7 +57,7 @@ Result<int64_t> WholeNumber(const char* what, const std::pair<std::string, std::
 }
 
 Result<double> Number(const char* what, const std::pair<std::string, std::string>& value, double least, double most) {
-  return Parse(what, value, least, most, "a number from " + Short(least) + " to " + Short(most));
+  return Parse(what, value, least, most, "a number from " + NumberText(least) + " to " + NumberText(most));
 }
 
 }  // namespace kvist

@@ -26,5 +26,6 @@ Result<Spec> ParseSpec(const char* what, std::string_view text, const std::vecto
 Result<int64_t> WholeNumber(const char* what, const std::pair<std::string, std::string>& value, int64_t least,
                             int64_t most);
 Result<double> Number(const char* what, const std::pair<std::string, std::string>& value, double least, double most);
+std::string NumberText(double number);  // "0.5"
 
 }  // namespace kvist

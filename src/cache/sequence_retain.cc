@@ -35,15 +35,14 @@ void ForEachInParallel(size_t count, Run run) {
 }  // namespace
 
 Status Sequence::State::Observe(RetentionPolicy policy) {
-  const WantedEvidence wanted = WantedOf(policy);
-  if (!NeedsObserving(policy) || wanted.peak) {
+  if (!NeedsObserving(policy)) {
     return Fail(ErrorCode::kInvalidArgument,
                 std::string("the retention policy ") + RetentionPolicyName(policy) +
-                    (wanted.peak ? " looks at how the text is repeated; use ObserveRepeating"
-                                 : " does not look at attention; it needs no observing"));
+                    (NeedsRepetition(policy) ? " looks at how the text is repeated; use ObserveRepeating"
+                                             : " does not look at attention; it needs no observing"));
   }
   if (!observer) observer.emplace(&core->geometry);
-  observer->Want(wanted);
+  observer->Want(WantedOf(policy));
   return {};
 }
 
@@ -103,7 +102,7 @@ Status Sequence::State::CheckRetain(const RetentionOptions& options, int64_t num
                 std::to_string(num_tokens_to_keep) + " tokens to keep; it must be 1 or more");
   }
   const WantedEvidence wanted = WantedOf(options.policy);
-  if (NeedsObserving(options.policy) && (!observer || !observer->Has(wanted, num_tokens))) {
+  if (wanted.any() && (!observer || !observer->Has(wanted, num_tokens))) {
     return Fail(ErrorCode::kFailedPrecondition,
                 std::string("the retention policy ") + RetentionPolicyName(options.policy) +
                     (wanted.peak ? " has to see the text repeated; call ObserveRepeating and compute it once more"
@@ -149,7 +148,7 @@ std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer
     LaneEvidence& lane = lanes.emplace_back();
     lane.key_dim = layer.geometry.key_dim;
     lane.value_dim = layer.geometry.value_dim;
-    if (NeedsObserving(options.policy)) {
+    if (WantedOf(options.policy).any()) {
       observer->Collect(layer, kv_head, rows, num_tokens, NumObservedQueries(options.policy), WantedOf(options.policy),
                         lane);
     }

@@ -27,8 +27,6 @@ Result<const Strategy*> FindStrategy(const ChatManagerOptions& options, const st
               "there is no strategy '" + name + "'; there are auto, " + options.strategies->Names());
 }
 
-constexpr size_t kClassifiedMessages = 10;
-
 }  // namespace
 
 ChatManager::ChatManager(Model* model, std::shared_ptr<const Tokenizer> tokenizer, Cache* cache, Conversation empty,
@@ -116,11 +114,9 @@ Status ChatManager::ChooseStrategy(const std::string& strategy) {
 }
 
 void ChatManager::ChooseByClass() {
-  const auto& messages = current_->conversation.messages();
   std::vector<ChatTurn> turns;
-  const size_t first = messages.size() - std::min(messages.size(), kClassifiedMessages);
-  for (size_t i = first; i < messages.size(); ++i) {
-    if (messages[i].role != "system") turns.push_back({messages[i].role == "user", messages[i].content});
+  for (const ChatMessage& message : current_->conversation.messages()) {
+    if (message.role != "system") turns.push_back({message.role == "user", message.content});
   }
   current_->classification =
       ClassifyChat({.recent_turns = turns, .num_tokens = current_->generator.sequence().num_tokens()});

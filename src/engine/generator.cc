@@ -150,11 +150,7 @@ class Generator::Run {
 };
 
 Generator::Generator(Model* model, std::shared_ptr<const Tokenizer> tokenizer, Cache* cache)
-    : model_(model),
-      tokenizer_(std::move(tokenizer)),
-      cache_(cache),
-      repeat_prompts_(MakeRepeatPrompts(*tokenizer_)),
-      sequence_(cache->Begin()) {}
+    : model_(model), tokenizer_(std::move(tokenizer)), cache_(cache), sequence_(cache->Begin()) {}
 
 Result<Generation> Generator::Generate(std::span<const Token> prompt, const GenerateOptions& options,
                                        const GenerateEvents& events) {
@@ -191,7 +187,7 @@ Result<ReuseReport> Generator::KeepCommonPrefix(std::span<const Token> prompt, c
   if (!options.retain.is_on()) {
     retainer_.reset();
   } else if (!retainer_ || retainer_->settings() != options.retain) {
-    retainer_.emplace(model_, &repeat_prompts_, options.retain);
+    retainer_.emplace(model_, tokenizer_, options.retain);
   }
   if (!options.stream) stream_.reset();
   if (options.stream && (!stream_ || stream_->options() != *options.stream)) stream_.emplace(*options.stream);

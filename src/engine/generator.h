@@ -63,7 +63,6 @@ class Generator {
   Model* model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   Cache* cache_;
-  RepeatPrompts repeat_prompts_;
   Sequence sequence_;
   std::optional<Retainer> retainer_;  // of the sequence, where it gives up tokens
   std::optional<Stream> stream_;      // of the sequence, where it slides

@@ -5,24 +5,17 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 
 #include "base/seconds_since.h"
 #include "base/spec.h"
+#include "engine/repetition.h"
+#include "policy/retention.h"
 
 namespace kvist {
 namespace {
 
 constexpr const char* kWhat = "retention";
 constexpr int64_t kMostTokens = 1 << 30;
-// The queries that snapkv looks at; tova and expected want fewer.
-constexpr int64_t kNumSeenTokens = 64;
-
-std::string Short(double number) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%g", number);
-  return text;
-}
 
 }  // namespace
 
@@ -55,7 +48,7 @@ std::string RetainSpec(const RetainSettings& settings) {
   if (!settings.is_on()) return policy;
   return policy +
          (settings.num_tokens > 0 ? ":tokens=" + std::to_string(settings.num_tokens)
-                                  : ":keep=" + Short(settings.share)) +
+                                  : ":keep=" + NumberText(settings.share)) +
          ",shape=" + BudgetShapeName(settings.options.shape) + ",margin=" + std::to_string(settings.margin_tokens) +
          ",recent=" + std::to_string(settings.options.recent_tokens) +
          ",sinks=" + std::to_string(settings.options.sink_tokens);
@@ -63,16 +56,16 @@ std::string RetainSpec(const RetainSettings& settings) {
 
 int64_t Retainer::MaxReusedTokens(int64_t num_prompt_tokens) const {
   const RetentionPolicy policy = settings_.options.policy;
-  if (policy == RetentionPolicy::kKvzip || !NeedsObserving(policy)) return num_prompt_tokens;
+  if (!NeedsObserving(policy)) return num_prompt_tokens;
   // What all queries together have shown can't be known of those that were computed before.
   if (policy == RetentionPolicy::kH2o) return 0;
-  return std::max<int64_t>(0, num_prompt_tokens - kNumSeenTokens);
+  // As many as snapkv looks at; tova and expected want fewer.
+  return std::max<int64_t>(0, num_prompt_tokens - NumObservedQueries(RetentionPolicy::kSnapKv));
 }
 
 Status Retainer::Begin(Sequence& sequence) {
   const RetentionPolicy policy = settings_.options.policy;
-  if (policy == RetentionPolicy::kKvzip || !NeedsObserving(policy)) return {};
-  return sequence.Observe(policy);
+  return NeedsObserving(policy) ? sequence.Observe(policy) : Status();
 }
 
 Status Retainer::EndPrompt(Sequence& sequence) {
@@ -80,9 +73,9 @@ Status Retainer::EndPrompt(Sequence& sequence) {
   const double of_prompt = settings_.share * static_cast<double>(sequence.num_tokens());
   num_to_hold_ = settings_.num_tokens > 0 ? settings_.num_tokens : std::max<int64_t>(1, std::llround(of_prompt));
   if (sequence.num_held_tokens() <= static_cast<double>(num_to_hold_)) return {};
-  if (settings_.options.policy == RetentionPolicy::kKvzip) {
+  if (NeedsRepetition(settings_.options.policy)) {
     const auto began = std::chrono::steady_clock::now();
-    KVIST_TRY_VOID(ObserveRepetition(*model_, *prompts_, sequence, {}));
+    KVIST_TRY_VOID(ObserveRepetition(*model_, MakeRepeatPrompts(*tokenizer_), sequence, {}));
     stats_.seconds += SecondsSince(began);
   }
   return Retain(sequence);

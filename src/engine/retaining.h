@@ -4,12 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
-#include "engine/repetition.h"
 #include "kvist/cache.h"
 #include "model/model.h"
+#include "model/tokenizer.h"
 
 namespace kvist {
 
@@ -42,8 +44,8 @@ struct RetainStats {
 // has no room for a copy of what is to stay, nothing is given up, and the next step tries again.
 class Retainer {
  public:
-  Retainer(Model* model, const RepeatPrompts* prompts, const RetainSettings& settings)
-      : model_(model), prompts_(prompts), settings_(settings) {}
+  Retainer(Model* model, std::shared_ptr<const Tokenizer> tokenizer, const RetainSettings& settings)
+      : model_(model), tokenizer_(std::move(tokenizer)), settings_(settings) {}
 
   const RetainSettings& settings() const { return settings_; }
   // How many tokens of a prompt may be reused from others: those that a policy has to see are computed.
@@ -61,7 +63,7 @@ class Retainer {
   Status Retain(Sequence& sequence);
 
   Model* model_;
-  const RepeatPrompts* prompts_;
+  std::shared_ptr<const Tokenizer> tokenizer_;  // of what asks for the repetition
   RetainSettings settings_;
   int64_t num_to_hold_ = 0;  // 0: no prompt has ended yet
   RetainStats stats_;

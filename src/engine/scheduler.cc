@@ -34,7 +34,6 @@ class Scheduler::State {
         tokenizer_(std::move(tokenizer)),
         cache_(cache),
         options_(Clamp(options)),
-        repeat_prompts_(MakeRepeatPrompts(*tokenizer_)),
         step_tokens_(std::min(Generator::kPrefillTokens, options_.max_batch_tokens)),
         admission_(*cache, step_tokens_) {}
 
@@ -63,7 +62,6 @@ class Scheduler::State {
   const std::shared_ptr<const Tokenizer> tokenizer_;
   Cache* const cache_;
   const SchedulerOptions options_;
-  const RepeatPrompts repeat_prompts_;
   const int64_t step_tokens_;  // of one request, at most
   const Admission admission_;
 
@@ -94,7 +92,7 @@ Result<RequestId> Scheduler::State::Submit(Request request) {
   const std::lock_guard lock(mutex_);
   const RequestId id = ++last_id_;
   std::optional<Retainer> retainer;
-  if (request.options.retain.is_on()) retainer.emplace(model_, &repeat_prompts_, request.options.retain);
+  if (request.options.retain.is_on()) retainer.emplace(model_, tokenizer_, request.options.retain);
   auto active = std::make_shared<ActiveRequest>(id, request.priority, std::move(request.salt), std::move(text),
                                                 std::move(retainer));
   id_to_request_.emplace(id, active);

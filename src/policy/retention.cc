@@ -291,11 +291,15 @@ WantedEvidence WantedOf(RetentionPolicy policy) {
 
 bool NeedsObserving(RetentionPolicy policy) {
   const WantedEvidence wanted = WantedOf(policy);
-  return wanted.probabilities || wanted.mass || wanted.future_queries || wanted.peak;
+  return wanted.probabilities || wanted.mass || wanted.future_queries;
+}
+
+bool NeedsRepetition(RetentionPolicy policy) {
+  return WantedOf(policy).peak;
 }
 
 bool ScoresAreComparable(RetentionPolicy policy) {
-  return NeedsObserving(policy);  // probabilities are; norms and angles are not
+  return WantedOf(policy).any();  // probabilities are; norms and angles are not
 }
 
 int NumObservedQueries(RetentionPolicy policy) {

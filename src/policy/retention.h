@@ -46,6 +46,7 @@ struct WantedEvidence {
   bool mass = false;
   bool future_queries = false;
   bool peak = false;
+  bool any() const { return probabilities || mass || future_queries || peak; }
 };
 WantedEvidence WantedOf(RetentionPolicy policy);
 
