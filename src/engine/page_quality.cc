@@ -7,11 +7,10 @@
 #include <string>
 #include <utility>
 
+#include "engine/measured_steps.h"
+
 namespace kvist {
 namespace {
-
-constexpr int64_t kPieceTokens = 128;  // of a step whose logits are all wanted
-constexpr int64_t kPrefillTokens = 512;
 
 size_t Size(int64_t count) {
   return static_cast<size_t>(count);
@@ -21,10 +20,13 @@ class PageContest {
  public:
   PageContest(Model& model, std::span<const int64_t> page_tokens, const PageQualityOptions& options,
               const std::function<bool(int64_t, int64_t)>& progress, int64_t num_forms)
-      : model_(model), page_tokens_(page_tokens), options_(options), progress_(progress) {
-    const int64_t num_runs = std::ssize(page_tokens) + 1;
-    num_all_ = num_forms * options.num_windows * (options.prefix_tokens + num_runs * options.continuation_tokens);
-  }
+      : model_(model),
+        page_tokens_(page_tokens),
+        options_(options),
+        steps_(model,
+               num_forms * options.num_windows *
+                   (options.prefix_tokens + (std::ssize(page_tokens) + 1) * options.continuation_tokens),
+               progress) {}
 
   // Of one form, over all windows.
   Result<std::vector<PageQuality>> Measure(Form form, std::span<const Token> text) {
@@ -55,50 +57,37 @@ class PageContest {
     const std::span<const Token> prefix(window.data(), Size(options_.prefix_tokens));
     const auto rest = std::span<const Token>(window).subspan(prefix.size());
     Sequence whole = cache.Begin();
-    KVIST_TRY_VOID(Score(whole, prefix, kPrefillTokens, LogitsWanted::kNone, nullptr));
+    KVIST_TRY_VOID(steps_.Feed(whole, prefix));
     base_logits_.clear();
+    base_log_sums_.clear();
     Sequence dense = whole.Fork();
     // Steps of several tokens give the same bits as one at a time.
-    KVIST_TRY_VOID(Score(dense, rest, kPieceTokens, LogitsWanted::kAll, [&](size_t i, std::span<const float> logits) {
+    KVIST_TRY_VOID(steps_.Score(dense, rest, [&](size_t i, std::span<const float> logits) {
       base_logits_.emplace_back(logits.begin(), logits.end());
+      base_log_sums_.push_back(LogSumExp(logits));
       Compare(0, i, rest, logits);
     }));
     for (size_t run = 1; run < predictions_.size(); ++run) {
       Sequence sequence = whole.Fork();
       KVIST_TRY_VOID(sequence.SelectPages({.num_tokens = page_tokens_[run - 1]}));
-      KVIST_TRY_VOID(Score(sequence, rest, 1, LogitsWanted::kAll,
-                           [&](size_t i, std::span<const float> logits) { Compare(run, i, rest, logits); }));
+      KVIST_TRY_VOID(steps_.Score(
+          sequence, rest, [&](size_t i, std::span<const float> logits) { Compare(run, i, rest, logits); }, 1));
     }
     return {};
   }
 
   void Compare(size_t run, size_t i, std::span<const Token> rest, std::span<const float> logits) {
     if (i + 1 == rest.size()) return;  // what comes after the last token is not in the window
-    predictions_[run].push_back(ComparePrediction(base_logits_[i], LogSumExp(base_logits_[i]), logits, rest[i + 1]));
-  }
-
-  // visit(i, logits): what is predicted after tokens[i].
-  Status Score(Sequence& sequence, std::span<const Token> tokens, int64_t step_tokens, LogitsWanted wanted,
-               const std::function<void(size_t, std::span<const float>)>& visit) {
-    const auto vocabulary = Size(model_.num_vocabulary());
-    for (size_t begin = 0; begin < tokens.size(); begin += Size(step_tokens)) {
-      if (progress_ && !progress_(num_done_, num_all_)) return Fail(ErrorCode::kCancelled, "interrupted");
-      const auto step = tokens.subspan(begin, std::min(Size(step_tokens), tokens.size() - begin));
-      const BatchItem item{.sequence = &sequence, .tokens = step, .logits = wanted};
-      KVIST_TRY(const auto logits, model_.Forward(std::span(&item, 1)));
-      num_done_ += std::ssize(step);
-      for (size_t i = 0; visit && i < step.size(); ++i) visit(begin + i, logits.subspan(i * vocabulary, vocabulary));
-    }
-    return {};
+    predictions_[run].push_back(ComparePrediction(base_logits_[i], base_log_sums_[i], logits, rest[i + 1]));
   }
 
   Model& model_;
   const std::span<const int64_t> page_tokens_;
   const PageQualityOptions& options_;
-  const std::function<bool(int64_t, int64_t)>& progress_;
+  MeasuredSteps steps_;
   std::vector<std::vector<PredictionQuality>> predictions_;  // [run] the base's first
   std::vector<std::vector<float>> base_logits_;              // of the window's continuation
-  int64_t num_done_ = 0, num_all_ = 0;
+  std::vector<double> base_log_sums_;
 };
 
 }  // namespace
@@ -113,15 +102,7 @@ Result<std::vector<PageQuality>> MeasurePages(Model& model, std::span<const Toke
     return invalid("a prefix must have a token, what follows it 2, and there must be a window");
   }
   const int64_t window_tokens = options.prefix_tokens + options.continuation_tokens;
-  if (window_tokens > model.context_length()) {
-    return invalid("a window of " + std::to_string(window_tokens) + " tokens; the model's context has " +
-                   std::to_string(model.context_length()));
-  }
-  if (std::ssize(text) < options.num_windows * window_tokens) {
-    return invalid("the text has " + std::to_string(text.size()) + " tokens, not enough for " +
-                   std::to_string(options.num_windows) + " windows of " + std::to_string(window_tokens) +
-                   "; give a longer text, fewer windows or shorter ones");
-  }
+  KVIST_TRY_VOID(CheckWindows(model, text, options.num_windows, window_tokens));
   PageContest contest(model, page_tokens, options, progress, std::ssize(forms));
   std::vector<PageQuality> qualities;
   for (const Form form : forms) {

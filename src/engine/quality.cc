@@ -197,13 +197,18 @@ Status Check(const Model& model, std::span<const Token> text, std::span<const Fo
     return invalid("windows of " + std::to_string(options.window_tokens) +
                    " tokens; they must have 4 to the model's context of " + std::to_string(model.context_length()));
   }
-  if (std::cmp_greater_equal(text.size() / Size(options.window_tokens), options.num_windows)) return {};
-  return invalid("the text has " + std::to_string(text.size()) + " tokens, not enough for " +
-                 std::to_string(options.num_windows) + " windows of " + std::to_string(options.window_tokens) +
-                 "; give a longer text, fewer windows or shorter ones");
+  return CheckTextLength(text, options.num_windows, options.window_tokens);
 }
 
 }  // namespace
+
+Status CheckTextLength(std::span<const Token> text, int num_windows, int64_t window_tokens) {
+  if (std::cmp_greater_equal(text.size() / Size(window_tokens), num_windows)) return {};
+  return Fail(ErrorCode::kInvalidArgument, "the text has " + std::to_string(text.size()) + " tokens, not enough for " +
+                                               std::to_string(num_windows) + " windows of " +
+                                               std::to_string(window_tokens) +
+                                               "; give a longer text, fewer windows or shorter ones");
+}
 
 double LogSumExp(std::span<const float> logits) {
   const double largest = std::ranges::max(logits);

@@ -32,6 +32,9 @@ struct QualityOptions {
   std::optional<Token> bos = {};
 };
 
+// kInvalidArgument when the text has not so many windows of so many tokens.
+Status CheckTextLength(std::span<const Token> text, int num_windows, int64_t window_tokens);
+
 // One prediction, made with a form and with the base.
 struct PredictionQuality {
   double kl = 0;         // Kullback-Leibler divergence of the form's distribution from the base's, in nats

@@ -5,20 +5,18 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <map>
 #include <memory>
 #include <numeric>
 #include <utility>
 
 #include "base/seconds_since.h"
+#include "engine/measured_steps.h"
 
 namespace kvist {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr Form kBaseForm{Codec::kF32, Codec::kF32};
-constexpr int64_t kPieceTokens = 128;  // of a step whose logits are all wanted
-constexpr int64_t kPrefillTokens = 512;
 
 size_t Size(int64_t count) {
   return static_cast<size_t>(count);
@@ -44,53 +42,6 @@ class Caches {
   std::vector<std::pair<Form, std::unique_ptr<Cache>>> caches_;
 };
 
-// Counts tokens that are computed, and asks whether to go on.
-class Stepper {
- public:
-  Stepper(Model& model, int64_t num_all, const std::function<bool(int64_t, int64_t)>& progress)
-      : model_(model), num_all_(num_all), progress_(progress) {}
-
-  // The second pass that kvzip asks for; returns what it took.
-  Result<double> Repeat(Sequence& sequence, const RepeatPrompts& prompts) {
-    const auto began = Clock::now();
-    KVIST_TRY_VOID(ObserveRepetition(model_, prompts, sequence, [this](int64_t num_tokens) {
-      num_done_ += num_tokens;
-      return !progress_ || progress_(std::min(num_done_, num_all_), num_all_);
-    }));
-    return SecondsSince(began);
-  }
-  Result<std::span<const float>> Step(Sequence& sequence, std::span<const Token> tokens, LogitsWanted wanted) {
-    if (progress_ && !progress_(num_done_, num_all_)) return Fail(ErrorCode::kCancelled, "interrupted");
-    num_done_ += std::ssize(tokens);
-    const BatchItem item{.sequence = &sequence, .tokens = tokens, .logits = wanted};
-    return model_.Forward(std::span(&item, 1));
-  }
-  Status Feed(Sequence& sequence, std::span<const Token> tokens) {
-    for (size_t begin = 0; begin < tokens.size(); begin += Size(kPrefillTokens)) {
-      const auto piece = tokens.subspan(begin, std::min(Size(kPrefillTokens), tokens.size() - begin));
-      KVIST_TRY([[maybe_unused]] const auto none, Step(sequence, piece, LogitsWanted::kNone));
-    }
-    return {};
-  }
-  // visit(i, logits): what is predicted after tokens[i].
-  template <class Visit>
-  Status Score(Sequence& sequence, std::span<const Token> tokens, Visit visit) {
-    const auto vocabulary = Size(model_.num_vocabulary());
-    for (size_t begin = 0; begin < tokens.size(); begin += Size(kPieceTokens)) {
-      const auto piece = tokens.subspan(begin, std::min(Size(kPieceTokens), tokens.size() - begin));
-      KVIST_TRY(const auto logits, Step(sequence, piece, LogitsWanted::kAll));
-      for (size_t i = 0; i < piece.size(); ++i) visit(begin + i, logits.subspan(i * vocabulary, vocabulary));
-    }
-    return {};
-  }
-
- private:
-  Model& model_;
-  const int64_t num_all_;
-  const std::function<bool(int64_t, int64_t)>& progress_;
-  int64_t num_done_ = 0;
-};
-
 std::vector<Form> FormsOf(std::span<const RetentionCase> cases) {
   std::vector<Form> forms;
   for (const RetentionCase& each : cases)
@@ -100,15 +51,22 @@ std::vector<Form> FormsOf(std::span<const RetentionCase> cases) {
 
 Status ObserveAll(Sequence& sequence, std::span<const RetentionCase> cases) {
   for (const RetentionCase& each : cases) {
-    if (each.policy == RetentionPolicy::kKvzip || !NeedsObserving(each.policy)) continue;
-    KVIST_TRY_VOID(sequence.Observe(each.policy));
+    if (NeedsObserving(each.policy)) KVIST_TRY_VOID(sequence.Observe(each.policy));
   }
   return {};
 }
 
+// The second pass that kvzip asks for; returns what it took.
+Result<double> Repeat(Model& model, const RepeatPrompts& prompts, Sequence& sequence, MeasuredSteps& steps) {
+  const auto began = Clock::now();
+  KVIST_TRY_VOID(
+      ObserveRepetition(model, prompts, sequence, [&](int64_t num_tokens) { return steps.Count(num_tokens); }));
+  return SecondsSince(began);
+}
+
 bool WantsRepetition(std::span<const RetentionCase> cases, Form form) {
-  return std::ranges::any_of(
-      cases, [=](const auto& each) { return each.form == form && each.policy == RetentionPolicy::kKvzip; });
+  return std::ranges::any_of(cases,
+                             [=](const auto& each) { return each.form == form && NeedsRepetition(each.policy); });
 }
 
 Result<RetentionReport> Apply(const RetentionCase& what, int64_t num_prefix_tokens, Sequence& sequence) {
@@ -133,10 +91,11 @@ class Continuation {
  public:
   Continuation(Model& model, std::span<const RetentionCase> cases, const RetentionQualityOptions& options,
                const std::function<bool(int64_t, int64_t)>& progress)
-      : cases_(cases),
+      : model_(model),
+        cases_(cases),
         options_(options),
         caches_(model, options_.cache),
-        stepper_(model, NumTokens(), progress),
+        steps_(model, NumTokens(), progress),
         results_(cases.size()) {}
 
   Status RunWindow(std::vector<Token> window) {
@@ -149,11 +108,11 @@ class Continuation {
       Sequence whole = cache->Begin();
       KVIST_TRY_VOID(ObserveAll(whole, cases_));
       const auto began = Clock::now();
-      KVIST_TRY_VOID(stepper_.Feed(whole, prefix));
+      KVIST_TRY_VOID(steps_.Feed(whole, prefix));
       observed_prefill_s_ += SecondsSince(began);
       ++num_observed_;
       if (WantsRepetition(cases_, form)) {
-        KVIST_TRY(repetition_s_, stepper_.Repeat(whole, options_.repeat));
+        KVIST_TRY(repetition_s_, Repeat(model_, options_.repeat, whole, steps_));
       }
       for (size_t i = 0; i < cases_.size(); ++i) {
         if (cases_[i].form == form) KVIST_TRY_VOID(RunCase(i, whole, rest));
@@ -206,10 +165,10 @@ class Continuation {
     KVIST_TRY(Cache* const cache, caches_.Of(kBaseForm));
     Sequence whole = cache->Begin();
     const auto began = Clock::now();
-    KVIST_TRY_VOID(stepper_.Feed(whole, prefix));
+    KVIST_TRY_VOID(steps_.Feed(whole, prefix));
     prefill_s_ += SecondsSince(began);
     base_logits_.clear();
-    KVIST_TRY_VOID(stepper_.Score(whole, rest, [&](size_t i, std::span<const float> logits) {
+    KVIST_TRY_VOID(steps_.Score(whole, rest, [&](size_t i, std::span<const float> logits) {
       if (i + 1 == rest.size()) return;
       base_logits_.emplace_back(logits.begin(), logits.end());
       base_log_sums_.resize(base_logits_.size());
@@ -217,7 +176,7 @@ class Continuation {
       base_losses_.push_back(base_log_sums_.back() - double(logits[Size(rest[i + 1])]));
     }));
     Sequence without = cache->Begin();
-    return stepper_.Score(without, rest, [&](size_t i, std::span<const float> logits) {
+    return steps_.Score(without, rest, [&](size_t i, std::span<const float> logits) {
       if (i + 1 < rest.size()) no_prefix_losses_.push_back(LogSumExp(logits) - double(logits[Size(rest[i + 1])]));
     });
   }
@@ -230,16 +189,17 @@ class Continuation {
     of_case.retain_s += SecondsSince(began);
     of_case.held_tokens += sequence.num_held_tokens();
     of_case.held_bytes += static_cast<double>(sequence.num_held_bytes());
-    return stepper_.Score(sequence, rest, [&](size_t i, std::span<const float> logits) {
+    return steps_.Score(sequence, rest, [&](size_t i, std::span<const float> logits) {
       if (i + 1 == rest.size()) return;
       of_case.predictions.push_back(ComparePrediction(base_logits_[i], base_log_sums_[i], logits, rest[i + 1]));
     });
   }
 
+  Model& model_;
   const std::span<const RetentionCase> cases_;
   const RetentionQualityOptions& options_;
   Caches caches_;
-  Stepper stepper_;
+  MeasuredSteps steps_;
   std::vector<Running> results_;                 // [case]
   std::vector<std::vector<float>> base_logits_;  // of the window's continuation
   std::vector<double> base_log_sums_;
@@ -252,10 +212,10 @@ class Continuation {
 
 // visit(token, logits) for each token of the answer, after the cue.
 template <class Visit>
-Status Ask(const Recall& recall, Sequence& sequence, Stepper& stepper, Visit visit) {
+Status Ask(const Recall& recall, Sequence& sequence, MeasuredSteps& steps, Visit visit) {
   std::vector<Token> tokens = recall.cue;
   tokens.insert(tokens.end(), recall.answer.begin(), recall.answer.end() - 1);
-  return stepper.Score(sequence, tokens, [&](size_t i, std::span<const float> logits) {
+  return steps.Score(sequence, tokens, [&](size_t i, std::span<const float> logits) {
     if (i + 1 >= recall.cue.size()) visit(recall.answer[i + 1 - recall.cue.size()], logits);
   });
 }
@@ -264,9 +224,9 @@ double LogProbability(Token token, std::span<const float> logits) {
   return double(logits[Size(token)]) - LogSumExp(logits);
 }
 
-Status AskFor(const Recall& recall, Sequence& sequence, Stepper& stepper, RecallQuality& quality) {
+Status AskFor(const Recall& recall, Sequence& sequence, MeasuredSteps& steps, RecallQuality& quality) {
   double num_right = 0, log_probability = 0;
-  KVIST_TRY_VOID(Ask(recall, sequence, stepper, [&](Token token, std::span<const float> logits) {
+  KVIST_TRY_VOID(Ask(recall, sequence, steps, [&](Token token, std::span<const float> logits) {
     num_right += std::ranges::max_element(logits) - logits.begin() == token ? 1 : 0;
     log_probability += LogProbability(token, logits);
   }));
@@ -315,15 +275,7 @@ Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const To
   if (options.prefix_tokens < 256 || options.continuation_tokens < 2 || options.num_windows < 1) {
     return invalid("a prefix must have at least 256 tokens, what follows it 2, and there must be a window");
   }
-  if (window_tokens > model.context_length()) {
-    return invalid("a window of " + std::to_string(window_tokens) + " tokens; the model's context has " +
-                   std::to_string(model.context_length()));
-  }
-  if (std::ssize(text) < options.num_windows * window_tokens) {
-    return invalid("the text has " + std::to_string(text.size()) + " tokens, not enough for " +
-                   std::to_string(options.num_windows) + " windows of " + std::to_string(window_tokens) +
-                   "; give a longer text, fewer windows or shorter ones");
-  }
+  KVIST_TRY_VOID(CheckWindows(model, text, options.num_windows, window_tokens));
   Continuation continuation(model, cases, options, progress);
   for (int i = 0; i < options.num_windows; ++i) {
     const auto window = text.subspan(Size(i * window_tokens), Size(window_tokens));
@@ -338,14 +290,14 @@ Result<RecallReport> MeasureRecall(Model& model, std::span<const Recall> recalls
   KVIST_TRY_VOID(CheckCases(cases));
   KVIST_TRY_VOID(CheckRecalls(model, recalls));
   Caches caches(model, options.cache);
-  Stepper stepper(model, NumRecallTokens(recalls, cases), progress);
+  MeasuredSteps steps(model, NumRecallTokens(recalls, cases), progress);
   RecallReport report;
   for (const RetentionCase& each : cases) report.cases.push_back({.what = each});
   for (const Recall& recall : recalls) {
     KVIST_TRY(Cache* const base, caches.Of(kBaseForm));
     Sequence without = base->Begin();
     double log_probability = 0;
-    KVIST_TRY_VOID(Ask(recall, without, stepper, [&](Token token, std::span<const float> logits) {
+    KVIST_TRY_VOID(Ask(recall, without, steps, [&](Token token, std::span<const float> logits) {
       log_probability += LogProbability(token, logits);
     }));
     report.no_context_log_probability += log_probability / double(recall.answer.size()) / double(recalls.size());
@@ -353,15 +305,15 @@ Result<RecallReport> MeasureRecall(Model& model, std::span<const Recall> recalls
       KVIST_TRY(Cache* const cache, caches.Of(form));
       Sequence whole = cache->Begin();
       KVIST_TRY_VOID(ObserveAll(whole, cases));
-      KVIST_TRY_VOID(stepper.Feed(whole, recall.context));
+      KVIST_TRY_VOID(steps.Feed(whole, recall.context));
       if (WantsRepetition(cases, form)) {
-        KVIST_TRY([[maybe_unused]] const double seconds, stepper.Repeat(whole, options.repeat));
+        KVIST_TRY([[maybe_unused]] const double seconds, Repeat(model, options.repeat, whole, steps));
       }
       for (size_t i = 0; i < cases.size(); ++i) {
         if (cases[i].form != form) continue;
         Sequence sequence = whole.Fork();
         KVIST_TRY([[maybe_unused]] const auto retained, Apply(cases[i], std::ssize(recall.context), sequence));
-        KVIST_TRY_VOID(AskFor(recall, sequence, stepper, report.cases[i]));
+        KVIST_TRY_VOID(AskFor(recall, sequence, steps, report.cases[i]));
       }
     }
   }
