@@ -59,15 +59,18 @@ class SpilledContest {
     KVIST_TRY(timing.budget_bytes, BudgetBytes());
     KVIST_TRY(Contestant in_memory, Fill(0));
     KVIST_TRY(Contestant spilled, Fill(timing.budget_bytes));
+    KVIST_TRY(Contestant in_turn, Fill(timing.budget_bytes, false));
     std::vector<double> wait_ms;
     const uint64_t read_before = spilled.cache->stats().spill_bytes_read;
     for (int round = 0; round < bench_.num_rounds; ++round) {
       KVIST_TRY_VOID(Decode(in_memory));
+      KVIST_TRY_VOID(Decode(in_turn));
       const double waited_before = spilled.cache->stats().spill_wait_s;
       KVIST_TRY_VOID(Decode(spilled));
       wait_ms.push_back((spilled.cache->stats().spill_wait_s - waited_before) * 1e3 / bench_.num_steps);
     }
     timing.tokens_per_s = Median(spilled.tokens_per_s);
+    timing.in_turn_tokens_per_s = Median(in_turn.tokens_per_s);
     timing.memory_tokens_per_s = Median(in_memory.tokens_per_s);
     const uint64_t read_bytes = spilled.cache->stats().spill_bytes_read - read_before;
     timing.read_bytes = double(read_bytes) / (bench_.num_rounds * bench_.num_steps);
@@ -77,8 +80,9 @@ class SpilledContest {
   }
 
  private:
-  CacheOptions Options(size_t budget_bytes) const {
+  CacheOptions Options(size_t budget_bytes, bool reads_ahead = true) const {
     CacheOptions options{.form = bench_.form, .budget_bytes = budget_bytes};
+    options.reads_ahead = reads_ahead;
     options.shares_prefixes = true;
     options.model = bench_.identity;
     if (budget_bytes > 0) options.tiers = {bench_.disk_tier};
@@ -98,8 +102,8 @@ class SpilledContest {
   }
 
   // Without a budget everything stays in memory.
-  Result<Contestant> Fill(size_t budget_bytes) const {
-    KVIST_TRY(auto cache, Cache::Open(bench_.geometry, Options(budget_bytes)));
+  Result<Contestant> Fill(size_t budget_bytes, bool reads_ahead = true) const {
+    KVIST_TRY(auto cache, Cache::Open(bench_.geometry, Options(budget_bytes, reads_ahead)));
     Sequence sequence = cache->Begin();
     for (auto left = tokens_; !left.empty();) {
       const auto step = left.first(std::min<size_t>(kFillTokens, left.size()));

@@ -24,14 +24,15 @@ struct SpilledBench {
 };
 
 struct SpilledTiming {
-  double tokens_per_s = 0, memory_tokens_per_s = 0;  // spilled, and all in memory: medians of the rounds
-  double read_bytes = 0, wait_ms = 0;                // of a step: read from the tier, and waited for that (median)
+  // Medians of the rounds: spilled; spilled, without reading ahead (CacheOptions::reads_ahead); all in memory.
+  double tokens_per_s = 0, in_turn_tokens_per_s = 0, memory_tokens_per_s = 0;
+  double read_bytes = 0, wait_ms = 0;  // of a step: read from the tier, and waited for that (median)
   int64_t spilled_tokens = 0;
   size_t budget_bytes = 0;  // of the spilled sequence's cache
 };
 
 // Fills a sequence with the tokens in a quarter of the memory that they need (or what is needed at least, where that is
-// more), and another one without a limit; then decodes a token at a time behind both, in turns. Asks keeps_going before
+// more), twice, and one without a limit; then decodes a token at a time behind each, in turns. Asks keeps_going before
 // each step. Errors as Cache::Open and Sequence::Spill; kInvalidArgument where nothing has to be spilled.
 Result<SpilledTiming> MeasureSpilled(const SpilledBench& bench, std::span<const Token> tokens,
                                      const std::function<Status()>& keeps_going);

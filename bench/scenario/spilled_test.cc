@@ -42,6 +42,7 @@ TEST_CASE("spilled: a sequence in a quarter of its memory reads the rest at ever
   CHECK(timing->read_bytes > double(timing->spilled_tokens) * double(token_bytes) / 2);
   CHECK(timing->read_bytes <= double(timing->spilled_tokens) * double(token_bytes) * 1.5);
   CHECK(timing->tokens_per_s > 0);
+  CHECK(timing->in_turn_tokens_per_s > 0);
   CHECK(timing->memory_tokens_per_s > 0);
   CHECK(timing->wait_ms >= 0);
 

@@ -195,6 +195,7 @@ class TierContest {
     if (!timing) return std::unexpected(timing.error());
     const auto add = [&](const char* metric, double value) { Add("spilled", form, num_tokens, metric, {value}); };
     add("tokens_per_s", timing->tokens_per_s);
+    add("in_turn_tokens_per_s", timing->in_turn_tokens_per_s);
     add("memory_tokens_per_s", timing->memory_tokens_per_s);
     add("read_bytes", timing->read_bytes);
     add("wait_ms", timing->wait_ms);

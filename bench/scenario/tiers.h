@@ -35,8 +35,9 @@ struct TierTiming {
 //   memory, disk, redis   resume_ms: until a new sequence (of a newly opened cache, but for memory) has the prefix;
 //                         first_token_ms: the same and one step of the model; load_gb_per_s, store_gb_per_s
 //   session               save_ms (durable), resume_ms
-//   spilled               tokens_per_s, memory_tokens_per_s, read_bytes, wait_ms, spilled_tokens, budget_bytes, as
-//                         SpilledTiming has them; with a disk tier, where the prefix is long enough to be spilled
+//   spilled               tokens_per_s, in_turn_tokens_per_s, memory_tokens_per_s, read_bytes, wait_ms, spilled_tokens,
+//                         budget_bytes, as SpilledTiming has them; with a disk tier, where the prefix is long enough to
+//                         be spilled
 //   prefill               prefill_ms: what computing the prefix takes
 //   chats                 kv_bytes: of num_chats sequences with that prefix and 16 tokens of their own;
 //                         unshared_kv_bytes: of as many that share nothing

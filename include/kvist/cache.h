@@ -65,6 +65,9 @@ struct CacheOptions {
   // Where prefixes and sessions go when memory is short and stay when the process ends, the faster ones first:
   // "disk:PATH,size=8G", "redis://host:port,ttl=3600" (docs/tiers.md). They need shares_prefixes and a model.
   std::vector<std::string> tiers = {};
+  // A step that attends to spilled blocks (Sequence::Spill) has the next layer's read by other threads while one is
+  // attended to. false: it reads each layer's itself when it comes to it, which leaves other cores alone and is slower.
+  bool reads_ahead = true;
   ModelIdentity model = {};
 };
 

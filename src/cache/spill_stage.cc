@@ -180,6 +180,7 @@ Status SpillStage::Prepare(std::span<const BlockTable> tables) {
   }
   groups_ = std::move(groups);
   PlanTurns();
+  if (!core_->options.reads_ahead) return {};
   for (size_t turn = 0; turn < std::min(turns_.size(), reads_.size()); ++turn) BeginTurn(turn);
   return {};
 }
@@ -248,7 +249,7 @@ std::shared_ptr<SpillStage::PartsRead> SpillStage::BeginTurn(size_t turn) {
   const auto [group, part_index] = core_->places[size_t(layer)];
   read = std::make_shared<PartsRead>(turns_[turn], groups_, size_t(group), size_t(part_index), PartsOf(turn),
                                      LayoutOf(layer).PartBytes(size_t(part_index)), &core_->spill_bytes_read);
-  for (int i = 0; i < kNumHelpers; ++i) {
+  for (int i = 0; i < (core_->options.reads_ahead ? kNumHelpers : 0); ++i) {
     core_->tiers->queue().Submit(TransferPriority::kFetch, 0, [read] { read->Work(); });
   }
   return read;
@@ -259,7 +260,8 @@ std::shared_ptr<SpillStage::PartsRead> SpillStage::BeginThisAndNext(size_t turn)
   auto read = BeginTurn(turn);
   // After the last comes the first, for the next step, if it has the other half of the memory.
   const size_t next = (turn + 1) % turns_.size();
-  if (next % reads_.size() != turn % reads_.size()) BeginTurn(next);
+  const bool has_room = next % reads_.size() != turn % reads_.size();
+  if (has_room && core_->options.reads_ahead) BeginTurn(next);
   return read;
 }
 

@@ -32,8 +32,9 @@ constexpr size_t kBudget = size_t{320} << 10;
 constexpr int64_t kTextTokens = 2600;  // 163 blocks of 4 KiB in the layers without a window
 
 std::unique_ptr<Cache> OpenCache(const CacheGeometry& geometry, const TestFolder* folder, Form form = {},
-                                 size_t budget_bytes = kBudget) {
+                                 size_t budget_bytes = kBudget, bool reads_ahead = true) {
   CacheOptions options{.form = form, .budget_bytes = budget_bytes};
+  options.reads_ahead = reads_ahead;
   options.shares_prefixes = true;
   options.model = {"test", {1, 2}};
   if (folder != nullptr) options.tiers = {"disk:" + folder->path() + ",size=64M"};
@@ -61,12 +62,12 @@ StepOutput RunSpilling(const CacheGeometry& geometry, const StepData& data, Sequ
 
 // A text, a sequence of it that has all the memory it wants, and one that has not.
 struct Rig {
-  Rig(unsigned seed, int window, Form form = {}, size_t budget_bytes = kBudget)
+  Rig(unsigned seed, int window, Form form = {}, size_t budget_bytes = kBudget, bool reads_ahead = true)
       : random(seed),
         geometry(SmallGeometry(window)),
         text(RandomStep(random, geometry, kTextTokens)),
         large(OpenLarge(geometry, form)),
-        cache(OpenCache(geometry, &folder, form, budget_bytes)),
+        cache(OpenCache(geometry, &folder, form, budget_bytes, reads_ahead)),
         whole(large->Begin()),
         spilled(cache->Begin()) {}
 
@@ -101,16 +102,19 @@ TEST_CASE("spill: a sequence several times its memory gives the same bits, in it
 }
 
 TEST_CASE("spill: the same bits in steps of one token, or of many, with several threads") {
-  Rig rig(2, 30);
-  auto& [folder, random, geometry, text, large, cache, whole, spilled] = rig;
-  const StepOutput expected = RunSpilling(geometry, text, whole);
-  RunSpilling(geometry, text.Part(geometry, 0, 2300), spilled, 300, 3);
-  for (const auto& [end, step_tokens, num_threads] : {std::tuple{2340, 1, 1}, {2380, 1, 3}, {2600, 50, 2}}) {
-    const int64_t begin = spilled.num_tokens();
-    const StepOutput out = RunSpilling(geometry, text.Part(geometry, 0, end), spilled, step_tokens, num_threads);
-    StepOutput until_end = expected;
-    for (auto& layer : until_end) layer.resize(layer.size() / size_t(kTextTokens) * size_t(end));
-    CHECK(out == Last(until_end, end, end - begin));
+  for (const bool reads_ahead : {true, false}) {
+    CAPTURE(reads_ahead);
+    Rig rig(2, 30, {}, kBudget, reads_ahead);
+    auto& [folder, random, geometry, text, large, cache, whole, spilled] = rig;
+    const StepOutput expected = RunSpilling(geometry, text, whole);
+    RunSpilling(geometry, text.Part(geometry, 0, 2300), spilled, 300, 3);
+    for (const auto& [end, step_tokens, num_threads] : {std::tuple{2340, 1, 1}, {2380, 1, 3}, {2600, 50, 2}}) {
+      const int64_t begin = spilled.num_tokens();
+      const StepOutput out = RunSpilling(geometry, text.Part(geometry, 0, end), spilled, step_tokens, num_threads);
+      StepOutput until_end = expected;
+      for (auto& layer : until_end) layer.resize(layer.size() / size_t(kTextTokens) * size_t(end));
+      CHECK(out == Last(until_end, end, end - begin));
+    }
   }
 }
 
