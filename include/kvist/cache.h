@@ -275,6 +275,10 @@ class Sequence {
   // kInvalidArgument for options; kFailedPrecondition when the policy needs Observe, or tokens are spilled;
   // kOutOfMemory when the budget has no room for the copy. Nothing has changed after an error.
   Result<RetentionReport> Retain(const RetentionOptions& options, int64_t num_tokens_to_keep);
+  // The same by a policy of one's own (examples/own_policy.cc). It sees keys, values, and what has been observed: the
+  // last 64 queries' probabilities after Observe(kSnapKv), mass after Observe(kH2o), moments after Observe(kExpected).
+  // options.policy does not count. kInvalidArgument also where it gives a lane another number of scores than tokens.
+  Result<RetentionReport> Retain(const TokenScorer& scorer, RetentionOptions options, int64_t num_tokens_to_keep);
   // From the next step on, Attend also notes what the policy wants to know of attention (tova, h2o, snapkv, expected);
   // what is noted for other policies stays. kInvalidArgument where it wants nothing.
   Status Observe(RetentionPolicy policy);

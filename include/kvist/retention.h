@@ -2,7 +2,9 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -24,6 +26,7 @@ enum class RetentionPolicy : uint8_t {
   kSnapKv,       // what the last 64 queries attend to, smoothed over 5 tokens (Li 2024)
   kExpected,     // what queries of the positions to come are expected to attend to (Devoto 2025)
   kKvzip,  // what the model attends to when it repeats the text (Kim 2025): a second pass, Sequence::ObserveRepeating
+  kOwn,    // what a TokenScorer says
 };
 inline constexpr RetentionPolicy kAllRetentionPolicies[] = {
     RetentionPolicy::kFull,   RetentionPolicy::kWindow,   RetentionPolicy::kRandom, RetentionPolicy::kArticleNorm,
@@ -60,6 +63,38 @@ struct RetentionOptions {
   // heads.
   Status Validate() const;
 };
+
+// Of one query head: mean and second moment of its queries before they are rotated, E[q] and E[q qT] (binary32).
+struct QueryMoments {
+  std::vector<float> mean;    // [key_dim]
+  std::vector<float> second;  // [key_dim][key_dim]
+};
+
+// One lane's tokens, in ascending order of position, and what attention has shown of them: all that a policy may know.
+// What was not observed, or what the policy does not ask for, is empty.
+struct LaneEvidence {
+  int key_dim = 0;
+  int value_dim = 0;
+  std::vector<int32_t> positions;  // [token]
+  std::vector<float> keys;         // [token][key_dim], rotated to their positions
+  std::vector<float> values;       // [token][value_dim]
+  // Softmax probabilities of the last queries over all tokens; those of one query head after the other's, each in
+  // ascending order of position: [row][token]. The last row of each head is the last query's.
+  int num_query_heads = 0;
+  int num_rows_per_head = 0;
+  std::vector<float> probabilities;
+  std::vector<float> mass;  // [token] sum of the probabilities that queries gave it, mean over the query heads
+  std::vector<float> peak;  // [token] largest probability that any query gave it that repeated the text
+  // Moments of the queries, turned to the positions to come: mean of the rotations applied; [query head].
+  std::vector<QueryMoments> future_queries;
+  float attention_scale = 1;
+
+  size_t num_tokens() const { return positions.size(); }
+};
+
+// A policy of one's own: a number for each of a lane's tokens, higher for what is rather to be kept. Called once for
+// each lane, by several threads at once; called for all that a lane still holds, also for tokens that stay anyway.
+using TokenScorer = std::function<std::vector<float>(int layer, int kv_head, const LaneEvidence& lane)>;
 
 // What Sequence::Retain has done.
 struct RetentionReport {

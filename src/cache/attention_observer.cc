@@ -67,6 +67,13 @@ bool AttentionObserver::Has(const WantedEvidence& wanted, int64_t num_tokens) co
   return was_asked && (wanted.peak || !RecentPositions(num_tokens, kNumRecent).empty());
 }
 
+WantedEvidence AttentionObserver::Known(int64_t num_tokens) const {
+  return {.probabilities = Has({.probabilities = true}, num_tokens),
+          .mass = Has({.mass = true}, num_tokens),
+          .future_queries = Has({.future_queries = true}, num_tokens),
+          .peak = Has({.peak = true}, num_tokens)};
+}
+
 void AttentionObserver::WantRepeating(int64_t begin, int64_t end, int64_t first_position) {
   wanted_.peak = true;
   repeating_ = {begin, end, first_position};

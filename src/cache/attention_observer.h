@@ -32,6 +32,7 @@ class AttentionObserver {
   void Want(const WantedEvidence& wanted);
   // Whether it was asked for what a policy wants to know at so many tokens, and has seen any of it.
   bool Has(const WantedEvidence& wanted, int64_t num_tokens) const;
+  WantedEvidence Known(int64_t num_tokens) const;  // all that it has
   // From the next step on, at first_position, tokens repeat those of positions [begin, end): notes the largest
   // probability that any of them gives each of those, among the repeated ones, the first ones and the repetition.
   void WantRepeating(int64_t begin, int64_t end, int64_t first_position);

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <memory>
 #include <numeric>
@@ -279,6 +280,89 @@ Scores Peaks(const Lane& lane, int64_t begin, int64_t end, int64_t repeat) {
     }
   }
   return peaks;
+}
+
+TEST_CASE("retain: a policy of one's own sees what the built-in ones see, and decides as they do") {
+  const CacheGeometry geometry = SmallGeometry(0);
+  std::mt19937 random(11);
+  const StepData text = RandomStep(random, geometry, kTokens);
+  const auto cache = OpenCache(geometry);
+  Sequence whole = Begin(*cache);
+  RunRest(geometry, text, whole);
+  const auto negated_key_norms = [](int, int, const LaneEvidence& lane) {
+    std::vector<float> scores;
+    for (size_t i = 0; i < lane.num_tokens(); ++i) {
+      scores.push_back(float(-Norm(lane.keys.data() + i * size_t(lane.key_dim), lane.key_dim)));
+    }
+    return scores;
+  };
+  const auto mass = [](int, int, const LaneEvidence& lane) { return lane.mass; };
+  const auto last_query = [](int, int, const LaneEvidence& lane) {
+    std::vector<float> scores(lane.num_tokens());
+    for (size_t row = 0; row < size_t(lane.num_query_heads); ++row) {
+      const size_t last = (row + 1) * size_t(lane.num_rows_per_head) - 1;
+      for (size_t i = 0; i < scores.size(); ++i) scores[i] += lane.probabilities[last * scores.size() + i];
+    }
+    return scores;
+  };
+  const auto held = [&](const Sequence& sequence) {
+    std::vector<std::vector<int64_t>> of_lanes;
+    for (size_t layer = 0; layer < geometry.layers.size(); ++layer) {
+      for (int head = 0; head < geometry.layers[layer].num_kv_heads; ++head) {
+        of_lanes.push_back(sequence.HeldPositions(int(layer), head));
+      }
+    }
+    return of_lanes;
+  };
+  const auto keep = [&](const TokenScorer& scorer, const RetentionOptions& options) {
+    Sequence sequence = whole.Fork();
+    const auto report = sequence.Retain(scorer, options, 150);
+    REQUIRE(report);
+    CHECK(report->num_kept_tokens == doctest::Approx(150).epsilon(0.01));
+    return held(sequence);
+  };
+  Sequence by_knorm = whole.Fork(), by_h2o = whole.Fork();
+  REQUIRE(by_knorm.Retain({.policy = RetentionPolicy::kKnorm}, 150));
+  CHECK(keep(negated_key_norms, {}) == held(by_knorm));
+  REQUIRE(by_h2o.Retain({.policy = RetentionPolicy::kH2o, .shape = BudgetShape::kGlobal, .recent_tokens = 75}, 150));
+  CHECK(keep(mass, {.shape = BudgetShape::kGlobal, .recent_tokens = 75}) == held(by_h2o));
+  const auto of_lanes = keep(last_query, {});
+  size_t lane = 0;
+  for (size_t layer = 0; layer < geometry.layers.size(); ++layer) {
+    const LayerGeometry& of_layer = geometry.layers[layer];
+    for (int head = 0; head < of_layer.num_kv_heads; ++head, ++lane) {
+      const Lane numbers{of_layer, text, layer, head};
+      const int first = head * numbers.heads_per_group();
+      const Scores scores = numbers.SumOfProbabilities({kTokens - 1}, first, first + numbers.heads_per_group());
+      CHECK(AreBest(of_lanes[lane], scores, kBlockTokens, 224));
+    }
+  }
+
+  // Nobody observed: there are keys and values only.
+  Sequence unobserved = cache->Begin();
+  RunRest(geometry, text, unobserved);
+  std::atomic<int> num_seen = 0;
+  const auto looks = [&](int, int, const LaneEvidence& lane) {
+    num_seen += !lane.probabilities.empty() || !lane.mass.empty() || !lane.peak.empty() || !lane.future_queries.empty();
+    return std::vector<float>(lane.num_tokens());
+  };
+  REQUIRE(unobserved.Retain(looks, {}, 150));
+  CHECK(num_seen == 0);
+
+  const auto refused = [&](const TokenScorer& scorer) {
+    Sequence sequence = whole.Fork();
+    const auto report = sequence.Retain(scorer, {}, 150);
+    REQUIRE_FALSE(report);
+    CHECK(report.error().code == ErrorCode::kInvalidArgument);
+    CHECK(sequence.num_held_tokens() == kTokens);
+    return report.error().message;
+  };
+  CHECK(refused([](int, int, const LaneEvidence&) { return std::vector<float>(7); }).find("7 scores") !=
+        std::string::npos);
+  CHECK(refused({}).find("function") != std::string::npos);
+  Sequence sequence = whole.Fork();
+  CHECK_FALSE(sequence.Retain({.policy = RetentionPolicy::kOwn}, 150));
+  CHECK_FALSE(ParseRetentionPolicy("own"));
 }
 
 TEST_CASE("retain: kvzip keeps what was attended to most when the text was repeated, chunk after chunk") {

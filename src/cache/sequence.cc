@@ -375,7 +375,12 @@ Status Sequence::SetGrowth(const GrowthOptions& options) {
   return state_->SetGrowth(options);
 }
 Result<RetentionReport> Sequence::Retain(const RetentionOptions& options, int64_t num_tokens_to_keep) {
-  return state_->Retain(options, num_tokens_to_keep);
+  return state_->Retain(options, {}, num_tokens_to_keep);
+}
+Result<RetentionReport> Sequence::Retain(const TokenScorer& scorer, RetentionOptions options,
+                                         int64_t num_tokens_to_keep) {
+  options.policy = RetentionPolicy::kOwn;
+  return state_->Retain(options, scorer, num_tokens_to_keep);
 }
 std::vector<int64_t> Sequence::HeldPositions(int layer, int kv_head) const {
   return state_->HeldPositions(state_->ViewLayer(layer), kv_head);

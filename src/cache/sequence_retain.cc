@@ -95,8 +95,12 @@ std::vector<int64_t> Sequence::State::HeldPositions(const LayerView& layer, int 
   return positions;
 }
 
-Status Sequence::State::CheckRetain(const RetentionOptions& options, int64_t num_tokens_to_keep) const {
+Status Sequence::State::CheckRetain(const RetentionOptions& options, const TokenScorer& own,
+                                    int64_t num_tokens_to_keep) const {
   KVIST_TRY_VOID(options.Validate());
+  if (options.policy == RetentionPolicy::kOwn && !own) {
+    return Fail(ErrorCode::kInvalidArgument, "a retention policy of one's own needs a function that scores tokens");
+  }
   if (num_tokens_to_keep < 1) {
     return Fail(ErrorCode::kInvalidArgument,
                 std::to_string(num_tokens_to_keep) + " tokens to keep; it must be 1 or more");
@@ -143,14 +147,15 @@ Sequence::State::RetainPlan Sequence::State::PlanRetain(const BlockTable& table,
 std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer,
                                                           const RetentionOptions& options) const {
   std::vector<LaneEvidence> lanes;
+  WantedEvidence wanted = WantedOf(options.policy);
+  if (options.policy == RetentionPolicy::kOwn && observer) wanted = observer->Known(num_tokens);
   for (int kv_head = 0; kv_head < layer.geometry.num_kv_heads; ++kv_head) {
     LaneRows rows = ReadLane(layer, kv_head, num_tokens, true);
     LaneEvidence& lane = lanes.emplace_back();
     lane.key_dim = layer.geometry.key_dim;
     lane.value_dim = layer.geometry.value_dim;
-    if (WantedOf(options.policy).any()) {
-      observer->Collect(layer, kv_head, rows, num_tokens, NumObservedQueries(options.policy), WantedOf(options.policy),
-                        lane);
+    if (wanted.any()) {
+      observer->Collect(layer, kv_head, rows, num_tokens, NumObservedQueries(options.policy), wanted, lane);
     }
     lane.positions = std::move(rows.positions);
     lane.keys = std::move(rows.keys);
@@ -160,9 +165,9 @@ std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer
 }
 
 Sequence::State::ScoredLanes Sequence::State::ScoreLayer(const LayerView& layer, const RetentionOptions& options,
-                                                         const RetainPlan& plan) const {
+                                                         const TokenScorer& own, const RetainPlan& plan) const {
   auto lanes = GatherEvidence(layer, options);
-  ScoredLanes scored{.scores = ScoreTokens(options, layer.index, lanes), .positions = {}, .candidates = {}};
+  ScoredLanes scored{.scores = ScoreTokens(options, layer.index, lanes, own), .positions = {}, .candidates = {}};
   for (LaneEvidence& lane : lanes) {
     const auto index_of = [&](int64_t position) {
       return std::ranges::lower_bound(lane.positions, position) - lane.positions.begin();
@@ -171,6 +176,19 @@ Sequence::State::ScoredLanes Sequence::State::ScoreLayer(const LayerView& layer,
     scored.positions.push_back(std::move(lane.positions));
   }
   return scored;
+}
+
+Status Sequence::State::CheckScores(std::span<const ScoredLanes> layers) {
+  for (const ScoredLanes& layer : layers) {
+    for (size_t lane = 0; lane < layer.scores.size(); ++lane) {
+      const size_t num_scores = layer.scores[lane].size(), num_tokens = layer.positions[lane].size();
+      if (num_scores == num_tokens) continue;
+      return Fail(ErrorCode::kInvalidArgument, "a retention policy gave " + std::to_string(num_scores) +
+                                                   " scores for a lane of " + std::to_string(num_tokens) +
+                                                   " tokens; it has to give one for each");
+    }
+  }
+  return {};
 }
 
 // Lanes compete with one another within their layer, or all of them when the shape is global.
@@ -215,14 +233,16 @@ void Sequence::State::Compact(const LayerView& layer, const KeptTokens& into) co
 }
 
 Result<std::shared_ptr<KeptTokens>> Sequence::State::RetainGroup(size_t group, const RetentionOptions& options,
-                                                                 const RetainPlan& plan, RetentionReport& report) {
+                                                                 const TokenScorer& own, const RetainPlan& plan,
+                                                                 RetentionReport& report) {
   const BlockLayout& layout = core->groups[group].final_layout();
   const auto began = Clock::now();
   const int64_t num_candidates = kept[group] ? INT64_MAX : plan.end - plan.begin;
   const auto budgets = LayerBudgets(options.shape, int(layout.layers.size()), plan.num_kept, num_candidates);
   std::vector<ScoredLanes> scored(layout.layers.size());
   ForEachInParallel(scored.size(),
-                    [&](size_t i) { scored[i] = ScoreLayer(ViewLayer(layout.layers[i].layer), options, plan); });
+                    [&](size_t i) { scored[i] = ScoreLayer(ViewLayer(layout.layers[i].layer), options, own, plan); });
+  KVIST_TRY_VOID(CheckScores(scored));
   const KeptTokens::Lanes lanes = ChooseTokens(options.shape, scored, budgets);
   report.scoring_s += SecondsSince(began);
   const auto chosen = Clock::now();
@@ -238,9 +258,10 @@ Result<std::shared_ptr<KeptTokens>> Sequence::State::RetainGroup(size_t group, c
   return fresh;
 }
 
-Result<RetentionReport> Sequence::State::Retain(const RetentionOptions& options, int64_t num_tokens_to_keep) {
+Result<RetentionReport> Sequence::State::Retain(const RetentionOptions& options, const TokenScorer& own,
+                                                int64_t num_tokens_to_keep) {
   ForgetStep();
-  KVIST_TRY_VOID(CheckRetain(options, num_tokens_to_keep));
+  KVIST_TRY_VOID(CheckRetain(options, own, num_tokens_to_keep));
   RetentionReport report{.num_tokens = num_tokens};
   const size_t bytes_before = HeldBytes();
   std::vector<std::shared_ptr<KeptTokens>> fresh(tables.size());
@@ -250,7 +271,7 @@ Result<RetentionReport> Sequence::State::Retain(const RetentionOptions& options,
     if (MeanHeldTokens() <= double(num_tokens_to_keep)) continue;
     plans[group] = PlanRetain(tables[group], options, num_tokens_to_keep);
     if (plans[group].begin == plans[group].end && !kept[group]) continue;
-    KVIST_TRY(fresh[group], RetainGroup(group, options, plans[group], report));
+    KVIST_TRY(fresh[group], RetainGroup(group, options, own, plans[group], report));
   }
   for (size_t group = 0; group < tables.size(); ++group) {
     if (!fresh[group]) continue;

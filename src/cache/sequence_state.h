@@ -123,13 +123,14 @@ struct Sequence::State {
   // --- sequence_retain.cc ---
   Status Observe(RetentionPolicy policy);
   Status ObserveRepeating(int64_t begin, int64_t end);
-  Result<RetentionReport> Retain(const RetentionOptions& options, int64_t num_tokens_to_keep);
+  // own: of the policy kOwn.
+  Result<RetentionReport> Retain(const RetentionOptions& options, const TokenScorer& own, int64_t num_tokens_to_keep);
   struct RetainPlan {  // by position: [begin, end) may be evicted
     int64_t begin = 0;
     int64_t end = 0;
     int64_t num_kept = 0;  // of them, in a lane on average
   };
-  Status CheckRetain(const RetentionOptions& options, int64_t num_tokens_to_keep) const;
+  Status CheckRetain(const RetentionOptions& options, const TokenScorer& own, int64_t num_tokens_to_keep) const;
   RetainPlan PlanRetain(const BlockTable& table, const RetentionOptions& options, int64_t num_tokens_to_keep) const;
   std::vector<LaneEvidence> GatherEvidence(const LayerView& layer, const RetentionOptions& options) const;
   struct ScoredLanes {  // of a layer: [kv head]
@@ -137,12 +138,14 @@ struct Sequence::State {
     std::vector<std::vector<int32_t>> positions;
     std::vector<CandidateRange> candidates;
   };
-  ScoredLanes ScoreLayer(const LayerView& layer, const RetentionOptions& options, const RetainPlan& plan) const;
+  ScoredLanes ScoreLayer(const LayerView& layer, const RetentionOptions& options, const TokenScorer& own,
+                         const RetainPlan& plan) const;
+  static Status CheckScores(std::span<const ScoredLanes> layers);
   static KeptTokens::Lanes ChooseTokens(BudgetShape shape, std::span<const ScoredLanes> layers,
                                         std::span<const int64_t> budgets);
   void Compact(const LayerView& layer, const KeptTokens& into) const;
-  Result<std::shared_ptr<KeptTokens>> RetainGroup(size_t group, const RetentionOptions& options, const RetainPlan& plan,
-                                                  RetentionReport& report);
+  Result<std::shared_ptr<KeptTokens>> RetainGroup(size_t group, const RetentionOptions& options, const TokenScorer& own,
+                                                  const RetainPlan& plan, RetentionReport& report);
   double MeanHeldTokens() const;
   size_t HeldBytes() const;
   std::vector<int64_t> HeldPositions(const LayerView& layer, int kv_head) const;

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <queue>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace kvist {
@@ -21,7 +22,7 @@ constexpr std::pair<RetentionPolicy, const char*> kPolicyNames[] = {
     {RetentionPolicy::kKnorm, "knorm"},   {RetentionPolicy::kKeyDiff, "keydiff"},
     {RetentionPolicy::kTova, "tova"},     {RetentionPolicy::kH2o, "h2o"},
     {RetentionPolicy::kSnapKv, "snapkv"}, {RetentionPolicy::kExpected, "expected"},
-    {RetentionPolicy::kKvzip, "kvzip"}};
+    {RetentionPolicy::kKvzip, "kvzip"},   {RetentionPolicy::kOwn, "own"}};
 constexpr std::pair<BudgetShape, const char*> kShapeNames[] = {{BudgetShape::kUniform, "uniform"},
                                                                {BudgetShape::kPyramid, "pyramid"},
                                                                {BudgetShape::kAdaptive, "adaptive"},
@@ -36,6 +37,9 @@ template <class Value, size_t n>
 Result<Value> Parse(const std::pair<Value, const char*> (&names)[n], const char* what, std::string_view name) {
   std::string known;
   for (const auto& [value, known_name] : names) {
+    if constexpr (std::is_same_v<Value, RetentionPolicy>) {
+      if (value == RetentionPolicy::kOwn) continue;  // has no meaning without a scorer
+    }
     if (name == known_name) return value;
     known += (known.empty() ? "" : ", ") + std::string(known_name);
   }
@@ -205,6 +209,8 @@ Scores ScoreLane(const RetentionOptions& options, uint64_t lane_seed, const Lane
       return ExpectedScores(lane);
     case RetentionPolicy::kKvzip:
       return lane.peak;
+    case RetentionPolicy::kOwn:
+      break;
   }
   std::unreachable();
 }
@@ -299,19 +305,21 @@ bool NeedsRepetition(RetentionPolicy policy) {
 }
 
 bool ScoresAreComparable(RetentionPolicy policy) {
-  return WantedOf(policy).any();  // probabilities are; norms and angles are not
+  return policy == RetentionPolicy::kOwn || WantedOf(policy).any();  // probabilities are; norms and angles are not
 }
 
 int NumObservedQueries(RetentionPolicy policy) {
-  return policy == RetentionPolicy::kSnapKv ? 64 : policy == RetentionPolicy::kTova ? 1 : 0;
+  const bool is_many = policy == RetentionPolicy::kSnapKv || policy == RetentionPolicy::kOwn;
+  return is_many ? 64 : policy == RetentionPolicy::kTova ? 1 : 0;
 }
 
 std::vector<std::vector<float>> ScoreTokens(const RetentionOptions& options, int layer,
-                                            std::span<const LaneEvidence> lanes) {
+                                            std::span<const LaneEvidence> lanes, const TokenScorer& own) {
   std::vector<Scores> scores;
   for (size_t head = 0; head < lanes.size(); ++head) {
     const uint64_t lane_seed = (options.seed << 40) + (uint64_t(layer) << 28) + (uint64_t(head) << 20);
-    scores.push_back(ScoreLane(options, lane_seed, lanes[head]));
+    scores.push_back(options.policy == RetentionPolicy::kOwn ? own(layer, int(head), lanes[head])
+                                                             : ScoreLane(options, lane_seed, lanes[head]));
     // A number that is none must not decide the order of the others.
     for (float& score : scores.back())
       if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();

@@ -26,6 +26,11 @@ echo "$said"
 [ "$(head -n 1 <<<"$said")" = "token 0 sees 1.0, token 1 sees 1.5, token 2 sees 2.0" ] || fail "wrong attention"
 [ "$(tail -n 1 <<<"$said")" = "2 sequences in 1 block" ] || fail "the fork shares nothing"
 
+said=$("$work/examples/own_policy")
+echo "$said"
+grep -q "^128 of 512 tokens are left, among them the needle; [1-9][0-9]* bytes are free$" <<<"$said" ||
+  fail "a policy of one's own keeps the wrong tokens"
+
 # README's C++ is what a reader copies first: it has to compile as it stands, in a function that has the tensors.
 {
   echo '#include <kvist/cache.h>'
