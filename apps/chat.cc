@@ -250,7 +250,7 @@ void AddChatCommand(CLI::App& program, Command* chosen) {
               "Keep each conversation's keys and values as is best for it: auto, by its class, or a strategy's "
               "name (docs/strategies.md)")
           ->type_name("auto|NAME");
-  for (const char* decided : {"--form", "--growth", "--retain", "--stream"}) {
+  for (const char* decided : {"--form", "--growth", "--pages", "--retain", "--stream"}) {
     strategy->excludes(command->get_option(decided));
   }
   command

@@ -9,8 +9,8 @@
 
 #include "commands.h"
 #include "engine/quality.h"
-#include "eval_pages.h"
 #include "eval_retain.h"
+#include "eval_stream.h"
 #include "model/golden.h"
 #include "model_options.h"
 #include "option_checks.h"
@@ -31,7 +31,7 @@ struct Arguments {
   std::vector<std::string> v_codecs;
   QualityOptions quality;
   RetainArguments retain;
-  std::vector<int64_t> page_tokens;
+  StreamArguments stream;
   bool json = false;
   bool progress = false;
 };
@@ -92,8 +92,8 @@ Result<std::vector<Form>> FormsOf(const Arguments& arguments) {
   for (const std::string& k : arguments.k_codecs) {
     for (const std::string& v : arguments.v_codecs) names.push_back(k + "/" + v);
   }
-  if (names.empty() && (!arguments.retain.policies.empty() || !arguments.page_tokens.empty())) names = {"f16"};
-  if (names.empty()) names = Ladder();
+  const bool measures_tokens = arguments.retain.is_asked_for() || !arguments.stream.streams.empty();
+  if (names.empty()) names = measures_tokens ? std::vector<std::string>{"f16"} : Ladder();
   std::vector<Form> forms;
   for (const std::string& name : names) {
     KVIST_TRY(const Form form, ParseForm(name));
@@ -148,12 +148,11 @@ Status EvalText(const Arguments& arguments, Output& out) {
   const std::vector<Token> tokens = Tokenize(text, *loaded.tokenizer);
   CatchInterrupts(true);
   Progress progress("eval", "tokens", arguments.progress);
-  if (!arguments.retain.policies.empty()) {
+  if (arguments.retain.is_asked_for()) {
     return EvalRetention(arguments.retain, forms, loaded, tokens, options, progress, arguments.json, out);
   }
-  if (!arguments.page_tokens.empty()) {
-    return EvalPages(arguments.page_tokens, arguments.retain.continuation_tokens, forms, loaded, tokens, options,
-                     progress, arguments.json, out);
+  if (!arguments.stream.streams.empty()) {
+    return EvalStreams(arguments.stream, forms, loaded, tokens, options, progress, arguments.json, out);
   }
   KVIST_TRY(const QualityReport report,
             MeasureQuality(*loaded.model, tokens, forms, options, [&](int64_t done, int64_t all) {
@@ -243,7 +242,7 @@ void AddEvalCommand(CLI::App& program, Command* chosen) {
   AddFormOptions(command, text, arguments.get());
   AddQualityOptions(command, text, &arguments->quality);
   AddRetainOptions(command, text, &arguments->retain);
-  AddPagesOption(command, text, &arguments->page_tokens);
+  AddStreamOptions(command, text, &arguments->stream);
   AddThreadsOption(command, &arguments->model);
   AddMemoryOptions(command, &arguments->model);
   command->add_flag("--json", arguments->json, "Print one JSON object a metric");

@@ -13,7 +13,7 @@
 namespace kvist {
 namespace {
 
-// Full retention first, to show what a form alone loses.
+// Everything kept and read first, to show what a form alone loses.
 Result<std::vector<RetentionCase>> CasesOf(const RetainArguments& arguments, std::span<const Form> forms) {
   std::vector<std::string> names = arguments.policies;
   if (names == std::vector<std::string>{"all"}) {
@@ -23,6 +23,9 @@ Result<std::vector<RetentionCase>> CasesOf(const RetainArguments& arguments, std
   std::vector<RetentionCase> cases;
   for (const Form form : forms) {
     cases.push_back({.form = form});
+    for (const int64_t page_tokens : arguments.page_tokens) {
+      cases.push_back({.form = form, .page_tokens = page_tokens});
+    }
     for (const double keep : arguments.keep) {
       for (const std::string& name : names) {
         KVIST_TRY(const RetentionPolicy policy, ParseRetentionPolicy(name));
@@ -31,7 +34,7 @@ Result<std::vector<RetentionCase>> CasesOf(const RetainArguments& arguments, std
           KVIST_TRY(const BudgetShape shape, ParseBudgetShape(shape_name));
           if (!RetentionOptions{.policy = policy, .shape = shape}.Validate()) continue;
           if (policy == RetentionPolicy::kWindow && shape != BudgetShape::kUniform) continue;
-          cases.push_back({form, policy, shape, keep});
+          cases.push_back({.form = form, .policy = policy, .shape = shape, .keep = keep});
         }
       }
     }
@@ -41,8 +44,9 @@ Result<std::vector<RetentionCase>> CasesOf(const RetainArguments& arguments, std
 
 std::string Name(const RetentionCase& what) {
   char text[128];
-  std::snprintf(text, sizeof(text), "%-8s %-13s %-9s %5.0f%%", FormName(what.form).c_str(),
-                RetentionPolicyName(what.policy), BudgetShapeName(what.shape), 100 * what.keep);
+  const std::string read = what.page_tokens == 0 ? "all" : std::to_string(what.page_tokens);
+  std::snprintf(text, sizeof(text), "%-8s %-13s %-9s %5.0f%%  %5s", FormName(what.form).c_str(),
+                RetentionPolicyName(what.policy), BudgetShapeName(what.shape), 100 * what.keep, read.c_str());
   return text;
 }
 
@@ -52,6 +56,7 @@ Json ParamsOf(const RetentionCase& what, Json params) {
   params["policy"] = RetentionPolicyName(what.policy);
   params["shape"] = BudgetShapeName(what.shape);
   params["keep"] = what.keep;
+  params["pages"] = what.page_tokens;
   return params;
 }
 
@@ -67,7 +72,7 @@ void WriteContinuation(const RetentionQualityReport& report, const RetentionQual
       text, sizeof(text),
       "%d prefix%s of %lld tokens, then %lld of the text; perplexity with the whole prefix %.5g, with none %.5g\n"
       "a prefix takes %.2f s, %.2f s while attention is noted, and kvzip's second pass %.2f s\n\n"
-      "form     policy        shape      keep     held          KV  evicted in  KL from f32         same top  "
+      "form     policy        shape      keep   read     held          KV  evicted in  KL from f32         same top  "
       "perplexity  recovered\n",
       options.num_windows, options.num_windows == 1 ? "" : "es", (long long)options.prefix_tokens,
       (long long)options.continuation_tokens, report.base_perplexity, report.no_prefix_perplexity, report.prefill_s,
@@ -212,7 +217,7 @@ void WriteRecall(const RecallTest& test, const RecallReport& report, int64_t num
   std::snprintf(title, sizeof(title), test.title, (long long)num_tokens);
   std::snprintf(text, sizeof(text),
                 "\n%s\nln probability of a token without the context %.3f\n\n"
-                "form     policy        shape      keep  all right    tokens right  ln probability of a token\n",
+                "form     policy        shape      keep   read  all right    tokens right  ln probability of a token\n",
                 title, report.no_context_log_probability);
   out.Write(text);
   for (const RecallQuality& each : report.cases) {
@@ -260,6 +265,14 @@ void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arg
           })
           ->type_name("POLICY,...")
           ->needs(text);
+  command
+      ->add_option("--pages", arguments->page_tokens,
+                   "Measure instead, or beside it, what reading so many tokens loses, those in the blocks that "
+                   "promise the largest scores, in steps of one token behind a prefix of --context tokens")
+      ->delimiter(',')
+      ->check(CheckCount)
+      ->type_name("N,...")
+      ->needs(text);
   command->add_option("--keep", arguments->keep, "Shares of the prefix's tokens to keep")
       ->delimiter(',')
       ->check(CLI::Range(0.01, 1.0))
@@ -284,19 +297,19 @@ void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arg
       ->delimiter(',')
       ->check(CheckCount)
       ->type_name("N,...")
-      ->needs(retain);
+      ->needs(text);
   command
       ->add_option("--copy", arguments->copy_tokens,
                    "Also hide passages in contexts of so many tokens, and have them copied after eviction")
       ->delimiter(',')
       ->check(CheckCount)
       ->type_name("N,...")
-      ->needs(retain);
+      ->needs(text);
   command->add_option("--asked", arguments->num_asked, "Pass keys and passages in each length")
       ->check(CheckCount)
       ->type_name("N")
       ->capture_default_str()
-      ->needs(retain);
+      ->needs(text);
 }
 
 Status EvalRetention(const RetainArguments& arguments, std::span<const Form> forms, const LoadedModel& loaded,

@@ -15,15 +15,20 @@
 
 namespace kvist {
 
-// `kvist eval -f TEXT --retain ...`: what giving up tokens loses.
+// `kvist eval -f TEXT --retain ... --pages ...`: what giving up tokens loses, and reading less of them.
 struct RetainArguments {
-  std::vector<std::string> policies;  // empty: not asked for
+  std::vector<std::string> policies;
+  std::vector<int64_t> page_tokens;
   std::vector<std::string> shapes = {"uniform"};
   std::vector<double> keep = {0.25, 0.5, 0.75};
   int64_t continuation_tokens = 256;
   std::vector<int64_t> passkey_tokens;  // contexts in which keys are hidden; empty: no such test
   std::vector<int64_t> copy_tokens;     // in which passages are hidden; empty: no such test
   int num_asked = 10;                   // keys and passages, in each length
+
+  bool is_asked_for() const {
+    return !policies.empty() || !page_tokens.empty() || !passkey_tokens.empty() || !copy_tokens.empty();
+  }
 };
 
 void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arguments);

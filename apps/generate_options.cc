@@ -77,6 +77,13 @@ void AddGenerateOptions(CLI::App* command, GenerateArguments* arguments) {
       ->type_name("N")
       ->capture_default_str();
   command
+      ->add_option("--pages", arguments->options.sequence.pages.num_tokens,
+                   "Tokens of output read so many tokens of each lane, those in the blocks that promise the largest "
+                   "scores; nothing is given up; 0: all (docs/compression.md)")
+      ->check(CheckCountOrZero)
+      ->type_name("N")
+      ->capture_default_str();
+  command
       ->add_option_function<std::string>(
           "--retain", [=](const std::string& spec) { arguments->options.retain = ParseRetain(spec).value(); },
           "Give up tokens once the prompt is computed, and while the answer grows: POLICY:keep=0.5 or "

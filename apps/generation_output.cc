@@ -30,6 +30,7 @@ Json GenerationJson(const char* command, const Generation& generation, const Gen
   params["temperature"] = arguments.options.sampler.temperature;
   params["reuse_moved"] = arguments.model.reuses_moved_chunks;
   params["seed"] = arguments.options.sampler.seed;
+  params["pages"] = arguments.options.sequence.pages.num_tokens;
   params["retain"] = RetainSpec(arguments.options.retain);
   if (arguments.options.stream) params["stream"] = StreamSpec(*arguments.options.stream);
   Json object = {{"command", command},

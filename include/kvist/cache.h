@@ -297,9 +297,9 @@ class Sequence {
   // depends neither on threads nor on what else is in the batch.
   // Steps of several tokens read everything, and so does every step while blocks of the sequence are spilled.
   // What was computed by leaving out blocks is no prefix for others, and a session has it computed again;
-  // is_approximate tells. Forks select as the sequence does. num_tokens of 0 ends it. kInvalidArgument; forgets a step
-  // under way. Bounds of the keys are noted as blocks are first considered, and take memory beside the budget, 3 % of
-  // f16 blocks, in each fork anew (CacheStats::page_bounds_bytes).
+  // is_approximate tells. Forks select as the sequence does. num_tokens of 0 ends it; the same again changes nothing.
+  // kInvalidArgument; a change forgets a step under way. Bounds of the keys are noted as blocks are first considered,
+  // and take memory beside the budget, 3 % of f16 blocks, in each fork anew (CacheStats::page_bounds_bytes).
   Status SelectPages(const PageSelection& selection);
   // Of the blocks and kept tokens that the sequence uses, also those that others share.
   size_t num_held_bytes() const;

@@ -18,6 +18,7 @@ struct PageSelection {
   // The first so many layers read everything: their attention is spread too widely to be guessed.
   int num_dense_layers = 2;
 
+  bool operator==(const PageSelection&) const = default;
   Status Validate() const;  // kInvalidArgument: a negative number
 };
 

@@ -36,6 +36,8 @@ class PageBounds {
   PageBounds& operator=(const PageBounds&) = delete;
   ~PageBounds();
 
+  const PageSelection& selection() const { return selection_; }
+
   // For a step of so many tokens over these tables [group], which they are in already.
   void Prepare(std::span<const BlockTable> tables, int64_t num_step_tokens);
   // Whether the step leaves out anything at all; in this layer.

@@ -80,6 +80,7 @@ LayerView Sequence::State::ViewLayer(int layer) const {
 
 Status Sequence::State::SelectPages(const PageSelection& selection) {
   KVIST_TRY_VOID(selection.Validate());
+  if (selection == (pages ? pages->selection() : PageSelection())) return {};
   ForgetStep();
   pages.reset();
   if (selection.num_tokens == 0) return {};

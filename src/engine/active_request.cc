@@ -17,7 +17,8 @@ void ActiveRequest::BeginSequence(Cache& cache) {
   moved_ = {};
   has_ended_prompt_ = false;
   sequence_.emplace(cache.Begin(salt_));
-  // It can't fail: the settings were checked when the request came.
+  // Neither can fail: the settings were checked when the request came.
+  KVIST_CHECK(settings_.Apply(*sequence_).has_value());
   if (retainer_) KVIST_CHECK(retainer_->Begin(*sequence_).has_value());
 }
 

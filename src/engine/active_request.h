@@ -23,12 +23,14 @@ namespace kvist {
 // or is parked.
 class ActiveRequest {
  public:
-  // retainer: of a request that gives up tokens.
-  ActiveRequest(uint64_t id, int priority, std::string salt, Continuation text_in, std::optional<Retainer> retainer)
+  // settings: valid. retainer: of a request that gives up tokens.
+  ActiveRequest(uint64_t id, int priority, std::string salt, Continuation text_in, SequenceSettings settings,
+                std::optional<Retainer> retainer)
       : text(std::move(text_in)),
         id_(id),
         priority_(priority),
         salt_(std::move(salt)),
+        settings_(std::move(settings)),
         retainer_(std::move(retainer)) {}
 
   uint64_t id() const { return id_; }
@@ -81,6 +83,7 @@ class ActiveRequest {
   const int priority_;
   const std::string salt_;
   std::optional<Sequence> sequence_;
+  const SequenceSettings settings_;
   std::optional<Retainer> retainer_;
   bool has_ended_prompt_ = false;  // in this sequence
   bool is_frugal_ = false;

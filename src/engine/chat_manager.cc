@@ -126,8 +126,9 @@ void ChatManager::ChooseByClass() {
 void ChatManager::Follow(const Strategy& strategy, GenerateOptions& options) {
   if (current_->strategy != nullptr && current_->strategy != &strategy) ++current_->num_switches;
   current_->strategy = &strategy;
-  options.growth = strategy.growth;
-  options.is_sealing = IsQuantised(strategy.form) || current_->is_sealed_for_room;
+  options.sequence = {.is_sealing = IsQuantised(strategy.form) || current_->is_sealed_for_room,
+                      .growth = strategy.growth,
+                      .pages = strategy.pages};
   options.retain = strategy.retain;
   options.stream = strategy.stream;
 }

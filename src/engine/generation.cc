@@ -4,6 +4,17 @@
 
 namespace kvist {
 
+Status SequenceSettings::Validate() const {
+  if (growth) KVIST_TRY_VOID(growth->Validate());
+  return pages.Validate();
+}
+
+Status SequenceSettings::Apply(Sequence& sequence) const {
+  sequence.SetSealing(is_sealing);
+  if (growth) KVIST_TRY_VOID(sequence.SetGrowth(*growth));
+  return sequence.SelectPages(pages);
+}
+
 const char* FinishReasonName(FinishReason reason) {
   switch (reason) {
     case FinishReason::kEnd:

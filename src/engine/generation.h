@@ -9,23 +9,34 @@
 
 #include "engine/retaining.h"
 #include "engine/stream.h"
+#include "kvist/cache.h"
 #include "kvist/growth.h"
+#include "kvist/page_selection.h"
 #include "kvist/reuse.h"
 #include "model/sampler.h"
 #include "model/tokenizer.h"
 
 namespace kvist {
 
+// Of a sequence, from its next step on.
+struct SequenceSettings {
+  bool is_sealing = true;                    // Sequence::SetSealing
+  std::optional<GrowthOptions> growth = {};  // none: as it is, or as the cache's options say
+  PageSelection pages = {};                  // Sequence::SelectPages; the default reads everything
+
+  Status Validate() const;  // kInvalidArgument, kOutOfRange
+  // Errors as Sequence::SetGrowth.
+  Status Apply(Sequence& sequence) const;
+};
+
 struct GenerateOptions {
   int64_t max_tokens = 256;  // of output; 0: the prompt is computed and nothing more
+  SequenceSettings sequence = {};
   RetainSettings retain = {};
-  // Of the sequence, from here on (Sequence::SetSealing, SetGrowth).
-  bool is_sealing = true;
-  std::optional<GrowthOptions> growth = {};  // none: as it is, or as the cache's options say
   // The text has no end and slides through a window (Generator only; not together with retain).
   std::optional<StreamOptions> stream = {};
-  SamplerOptions sampler;
-  std::vector<std::string> stops;  // the output ends before the first of these
+  SamplerOptions sampler = {};
+  std::vector<std::string> stops = {};  // the output ends before the first of these
 };
 
 enum class FinishReason : uint8_t {

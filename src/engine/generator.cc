@@ -181,8 +181,7 @@ Result<ReuseReport> Generator::KeepCommonPrefix(std::span<const Token> prompt, c
   // A window can be given up only as a whole: of a stream that has slid, what is left depends on all there was.
   const bool can_go_on = std::cmp_equal(common, stored.size()) || (!has_slid && sequence_.Truncate(common));
   if (!can_go_on || (!streams_alike && has_slid)) Forget();
-  sequence_.SetSealing(options.is_sealing);
-  if (options.growth) KVIST_TRY_VOID(sequence_.SetGrowth(*options.growth));
+  KVIST_TRY_VOID(options.sequence.Apply(sequence_));
   // What has been evicted so far stays evicted; from here on it goes as the options say.
   if (!options.retain.is_on()) {
     retainer_.reset();

@@ -182,6 +182,38 @@ TEST_CASE("a caller can stop a generation, and go on with it") {
   CHECK(rig.Generate(prompt, Options(5)).tokens == rig.GenerateAnew(prompt, Options(5)).tokens);
 }
 
+TEST_CASE("with pages selected a generation reads less, and the next one may read all again") {
+  Rig rig({.num_layers = 3, .context = 600});
+  GenerateOptions selecting = Options(12);
+  selecting.sequence.pages = {.num_tokens = 128, .num_dense_layers = 0};
+  const std::vector<Token> prompt = SomeTokens(400, 1);
+  const Generation generation = rig.Generate(prompt, selecting);
+
+  // By hand: the prompt with everything in view, then a token at a time.
+  Sequence sequence = rig.cache->Begin();
+  REQUIRE(sequence.SelectPages(selecting.sequence.pages));
+  std::vector<Token> step = prompt;
+  std::vector<Token> tokens;
+  while (tokens.size() < 12) {
+    const BatchItem item{.sequence = &sequence, .tokens = step};
+    const auto logits = rig.model->Forward(std::span(&item, 1));
+    REQUIRE(logits);
+    tokens.push_back(Token(std::ranges::max_element(*logits) - logits->begin()));
+    step = {tokens.back()};
+  }
+  CHECK(generation.tokens == tokens);
+  CHECK(rig.generator->sequence().is_approximate());
+  CHECK(rig.cache->stats().page_bounds_bytes > 0);
+
+  const Generation all = rig.GenerateAnew(prompt, Options(12));
+  CHECK_FALSE(rig.generator->sequence().is_approximate());
+  GenerateOptions too_few = Options(12);
+  too_few.sequence.pages.num_tokens = -1;
+  const auto refused = rig.generator->Generate(prompt, too_few, {});
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::kInvalidArgument);
+}
+
 TEST_CASE("what can't be generated is told") {
   const size_t block_bytes = KvBlockBytes(Rig({}).model->geometry(), {});
   Rig rig({}, 2 * block_bytes);

@@ -20,7 +20,7 @@ std::string Mebibytes(size_t bytes) {
 
 int64_t MaxTextTokens(const Model& model, const Cache& cache, const GenerateOptions& options) {
   if (options.stream) return INT64_MAX;
-  const GrowthOptions& growth = cache.options().growth;
+  const GrowthOptions growth = options.sequence.growth.value_or(cache.options().growth);
   const int64_t context = model.context_length();
   return growth.kind == GrowthKind::kStatic ? std::min(context, growth.max_tokens) : context;
 }
@@ -37,7 +37,7 @@ Status CheckRequest(const Model& model, const Cache& cache, std::span<const Toke
     return Fail(ErrorCode::kInvalidArgument, "token " + std::to_string(token) + " of the prompt is not between 0 and " +
                                                  std::to_string(model.num_vocabulary() - 1));
   }
-  if (options.growth) KVIST_TRY_VOID(options.growth->Validate());
+  KVIST_TRY_VOID(options.sequence.Validate());
   if (options.retain.is_on()) KVIST_TRY_VOID(options.retain.options.Validate());
   if (options.stream) {
     KVIST_TRY_VOID(options.stream->Validate(model.geometry(), model.context_length()));

@@ -18,6 +18,8 @@ namespace kvist {
 // (kCancelled). Borrows all it is given.
 class MeasuredSteps {
  public:
+  static constexpr int64_t kScoredTokens = 128;  // of a step whose logits are all wanted
+
   MeasuredSteps(Model& model, int64_t num_all_tokens, const std::function<bool(int64_t, int64_t)>& progress)
       : model_(model), num_all_(num_all_tokens), progress_(progress) {}
 
@@ -39,7 +41,6 @@ class MeasuredSteps {
 
  private:
   static constexpr int64_t kPrefillTokens = 512;
-  static constexpr int64_t kScoredTokens = 128;  // of a step whose logits are all wanted
 
   template <class Visit>
   Status InSteps(Sequence& sequence, std::span<const Token> tokens, int64_t step_tokens, LogitsWanted wanted,

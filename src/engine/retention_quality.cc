@@ -69,15 +69,25 @@ bool WantsRepetition(std::span<const RetentionCase> cases, Form form) {
                              [=](const auto& each) { return each.form == form && NeedsRepetition(each.policy); });
 }
 
-Result<RetentionReport> Apply(const RetentionCase& what, int64_t num_prefix_tokens, Sequence& sequence) {
-  return sequence.Retain({.policy = what.policy, .shape = what.shape},
-                         std::max<int64_t>(1, std::llround(what.keep * double(num_prefix_tokens))));
+Status Apply(const RetentionCase& what, int64_t num_prefix_tokens, Sequence& sequence) {
+  KVIST_TRY_VOID(sequence.SelectPages({.num_tokens = what.page_tokens}));
+  KVIST_TRY([[maybe_unused]] const RetentionReport report,
+            sequence.Retain({.policy = what.policy, .shape = what.shape},
+                            std::max<int64_t>(1, std::llround(what.keep * double(num_prefix_tokens)))));
+  return {};
+}
+
+// Steps of several tokens give the same bits as single ones, but read all pages.
+int64_t StepTokens(const RetentionCase& what) {
+  return what.page_tokens > 0 ? 1 : MeasuredSteps::kScoredTokens;
 }
 
 Status CheckCases(std::span<const RetentionCase> cases) {
-  if (cases.empty()) return Fail(ErrorCode::kInvalidArgument, "there is no retention policy to measure");
+  if (cases.empty())
+    return Fail(ErrorCode::kInvalidArgument, "there is nothing to measure: no policy, no number of tokens to read");
   for (const RetentionCase& each : cases) {
     KVIST_TRY_VOID((RetentionOptions{.policy = each.policy, .shape = each.shape}.Validate()));
+    KVIST_TRY_VOID((PageSelection{.num_tokens = each.page_tokens}.Validate()));
     if (each.keep > 0 && each.keep <= 1) continue;
     return Fail(ErrorCode::kInvalidArgument,
                 "a share of " + std::to_string(each.keep) + " to keep; it must be above 0 and at most 1");
@@ -185,14 +195,15 @@ class Continuation {
     Running& of_case = results_[index];
     Sequence sequence = whole.Fork();
     const auto began = Clock::now();
-    KVIST_TRY([[maybe_unused]] const RetentionReport retained, Apply(cases_[index], options_.prefix_tokens, sequence));
+    KVIST_TRY_VOID(Apply(cases_[index], options_.prefix_tokens, sequence));
     of_case.retain_s += SecondsSince(began);
     of_case.held_tokens += sequence.num_held_tokens();
     of_case.held_bytes += static_cast<double>(sequence.num_held_bytes());
-    return steps_.Score(sequence, rest, [&](size_t i, std::span<const float> logits) {
+    const auto compare = [&](size_t i, std::span<const float> logits) {
       if (i + 1 == rest.size()) return;
       of_case.predictions.push_back(ComparePrediction(base_logits_[i], base_log_sums_[i], logits, rest[i + 1]));
-    });
+    };
+    return steps_.Score(sequence, rest, compare, StepTokens(cases_[index]));
   }
 
   Model& model_;
@@ -212,12 +223,13 @@ class Continuation {
 
 // visit(token, logits) for each token of the answer, after the cue.
 template <class Visit>
-Status Ask(const Recall& recall, Sequence& sequence, MeasuredSteps& steps, Visit visit) {
+Status Ask(const Recall& recall, int64_t step_tokens, Sequence& sequence, MeasuredSteps& steps, Visit visit) {
   std::vector<Token> tokens = recall.cue;
   tokens.insert(tokens.end(), recall.answer.begin(), recall.answer.end() - 1);
-  return steps.Score(sequence, tokens, [&](size_t i, std::span<const float> logits) {
+  const auto of_answer = [&](size_t i, std::span<const float> logits) {
     if (i + 1 >= recall.cue.size()) visit(recall.answer[i + 1 - recall.cue.size()], logits);
-  });
+  };
+  return steps.Score(sequence, tokens, of_answer, step_tokens);
 }
 
 double LogProbability(Token token, std::span<const float> logits) {
@@ -225,8 +237,9 @@ double LogProbability(Token token, std::span<const float> logits) {
 }
 
 Status AskFor(const Recall& recall, Sequence& sequence, MeasuredSteps& steps, RecallQuality& quality) {
+  const int64_t step_tokens = StepTokens(quality.what);
   double num_right = 0, log_probability = 0;
-  KVIST_TRY_VOID(Ask(recall, sequence, steps, [&](Token token, std::span<const float> logits) {
+  KVIST_TRY_VOID(Ask(recall, step_tokens, sequence, steps, [&](Token token, std::span<const float> logits) {
     num_right += std::ranges::max_element(logits) - logits.begin() == token ? 1 : 0;
     log_probability += LogProbability(token, logits);
   }));
@@ -297,9 +310,9 @@ Result<RecallReport> MeasureRecall(Model& model, std::span<const Recall> recalls
     KVIST_TRY(Cache* const base, caches.Of(kBaseForm));
     Sequence without = base->Begin();
     double log_probability = 0;
-    KVIST_TRY_VOID(Ask(recall, without, steps, [&](Token token, std::span<const float> logits) {
-      log_probability += LogProbability(token, logits);
-    }));
+    KVIST_TRY_VOID(
+        Ask(recall, MeasuredSteps::kScoredTokens, without, steps,
+            [&](Token token, std::span<const float> logits) { log_probability += LogProbability(token, logits); }));
     report.no_context_log_probability += log_probability / double(recall.answer.size()) / double(recalls.size());
     for (const Form form : FormsOf(cases)) {
       KVIST_TRY(Cache* const cache, caches.Of(form));
@@ -312,7 +325,7 @@ Result<RecallReport> MeasureRecall(Model& model, std::span<const Recall> recalls
       for (size_t i = 0; i < cases.size(); ++i) {
         if (cases[i].form != form) continue;
         Sequence sequence = whole.Fork();
-        KVIST_TRY([[maybe_unused]] const auto retained, Apply(cases[i], std::ssize(recall.context), sequence));
+        KVIST_TRY_VOID(Apply(cases[i], std::ssize(recall.context), sequence));
         KVIST_TRY_VOID(AskFor(recall, sequence, steps, report.cases[i]));
       }
     }

@@ -19,14 +19,16 @@
 
 namespace kvist {
 
-// What giving up tokens does to a model's predictions. A text's prefix is computed with nothing lost, a policy then
-// gives up tokens of it, without having seen what comes, and the model goes on: with the text itself, or with a
-// question about something that was in the prefix (the passkey test of Landmark Attention, 2305.16300).
+// What giving up tokens, or reading less of them, does to a model's predictions. A text's prefix is computed with
+// nothing lost, a policy then gives up tokens of it, without having seen what comes, and the model goes on: with the
+// text itself, or with a question about something that was in the prefix (the passkey test of Landmark Attention,
+// 2305.16300).
 struct RetentionCase {
   Form form;
   RetentionPolicy policy = RetentionPolicy::kFull;
   BudgetShape shape = BudgetShape::kUniform;
-  double keep = 1;  // share of the prefix's tokens
+  double keep = 1;          // share of the prefix's tokens
+  int64_t page_tokens = 0;  // that each later token reads, one at a time (Sequence::SelectPages); 0: all
 };
 
 struct RetentionQualityOptions {  // MeasureRecall looks at the last two

@@ -56,6 +56,21 @@ TEST_CASE("retention quality: nothing given up loses nothing, and less costs mor
   CHECK(report->cases[3].held_bytes <= 0.5 * report->cases[0].held_bytes);
 }
 
+TEST_CASE("retention quality: pages read by each token lose nothing when they are all, and more the fewer they are") {
+  Rig rig;
+  const std::vector<RetentionCase> cases = {{.form = kF32},
+                                            {.form = kF32, .page_tokens = 512},
+                                            {.form = kF32, .page_tokens = 192},
+                                            {.form = kF32, .page_tokens = 96}};
+  const auto report = MeasureRetention(*rig.model, rig.text, cases, kOptions, {});
+  REQUIRE(report);
+  for (const RetentionQuality& each : report->cases) CHECK(each.held_tokens == 256);
+  CHECK(report->cases[0].kl.mean == 0.0);
+  CHECK(report->cases[1].kl.mean == 0.0);
+  CHECK(report->cases[2].kl.mean > 0);
+  CHECK(report->cases[3].kl.mean > report->cases[2].kl.mean);
+}
+
 TEST_CASE("retention quality: an answer is scored as it is without eviction") {
   Rig rig;
   const Recall recall{.context = {rig.text.begin(), rig.text.begin() + 256}, .cue = {1, 2, 3}, .answer = {4, 5, 6}};

@@ -94,7 +94,7 @@ Result<RequestId> Scheduler::State::Submit(Request request) {
   std::optional<Retainer> retainer;
   if (request.options.retain.is_on()) retainer.emplace(model_, tokenizer_, request.options.retain);
   auto active = std::make_shared<ActiveRequest>(id, request.priority, std::move(request.salt), std::move(text),
-                                                std::move(retainer));
+                                                request.options.sequence, std::move(retainer));
   id_to_request_.emplace(id, active);
   arrived_.push_back(std::move(active));
   return id;

@@ -246,6 +246,33 @@ TEST_CASE("scheduler: one that comes later catches up with what is being compute
   CHECK(rig.scheduler->stats().num_computed_tokens == 640 + 2 * (9 + 1));
 }
 
+TEST_CASE("scheduler: a request's own settings are those of its sequence, and of no other") {
+  Rig rig({.num_layers = 3, .context = 600}, {Codec::kQ4, Codec::kQ4});
+  rig.Begin(0);
+  std::vector<Request> requests(4);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i] = {.prompt = SomeTokens(300, uint32_t(i)), .options = {.max_tokens = 40}};
+  }
+  requests[1].options.sequence.pages = {.num_tokens = 128, .num_dense_layers = 0};
+  requests[2].options.sequence.is_sealing = false;
+  requests[3].options.sequence.growth = GrowthOptions{.kind = GrowthKind::kStatic, .max_tokens = 320};
+  std::vector<RequestId> ids;
+  for (const Request& each : requests) ids.push_back(rig.Submit(each));
+  rig.RunAll();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    CAPTURE(i);
+    CHECK(rig.Of(ids[i]).tokens == rig.Alone(requests[i]).tokens);
+  }
+  CHECK(rig.Of(ids[3]).finish == FinishReason::kContext);
+  CHECK(rig.Of(ids[3]).tokens.size() == 21);  // the last one is not stored
+  // The settings do something.
+  for (const size_t i : {1, 2}) {
+    Request plain = requests[i];
+    plain.options.sequence = {};
+    CHECK(rig.Of(ids[i]).tokens != rig.Alone(plain).tokens);
+  }
+}
+
 TEST_CASE("scheduler: the line is by priority, then by arrival") {
   Rig rig;
   rig.Begin(0, {.max_batch_tokens = 256, .max_running = 1});

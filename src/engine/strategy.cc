@@ -36,6 +36,12 @@ Result<Strategy> ParseStrategy(const std::string& name, const Json& json) {
       strategy.uses_tiers = value.get<bool>();
       continue;
     }
+    if (key == "pages") {
+      if (!value.is_number_unsigned()) return Invalid(where + " must be a number of tokens, 0 for all");
+      strategy.pages.num_tokens = value.get<int64_t>();
+      KVIST_TRY_VOID(At(where, strategy.pages.Validate()));
+      continue;
+    }
     KVIST_TRY(const std::string text, Text(where, value));
     if (key == "growth") {
       KVIST_TRY(strategy.growth, At(where, ParseGrowth(text)));
@@ -46,7 +52,7 @@ Result<Strategy> ParseStrategy(const std::string& name, const Json& json) {
     } else if (key == "stream") {
       KVIST_TRY(strategy.stream, At(where, ParseStream(text)));
     } else {
-      return Invalid(where + " is no part of a strategy; there are growth, form, retain, stream and tiers");
+      return Invalid(where + " is no part of a strategy; there are growth, form, pages, retain, stream and tiers");
     }
   }
   if (strategy.stream && strategy.retain.is_on()) return Invalid("'" + name + "' has both retain and stream");

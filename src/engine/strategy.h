@@ -13,6 +13,7 @@
 #include "kvist/error.h"
 #include "kvist/geometry.h"
 #include "kvist/growth.h"
+#include "kvist/page_selection.h"
 #include "policy/chat_class.h"
 
 namespace kvist {
@@ -22,6 +23,7 @@ struct Strategy {
   std::string name;
   GrowthOptions growth = {};
   Form form = {};  // the open form, exact; or the quantised one
+  PageSelection pages = {};
   RetainSettings retain = {};
   std::optional<StreamOptions> stream = {};
   bool uses_tiers = false;  // leaves memory while another conversation is used, for the tiers if there are any

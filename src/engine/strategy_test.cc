@@ -33,12 +33,14 @@ TEST_CASE("strategies: the built-in ones are the article's, one for each class")
 TEST_CASE("strategies: a file of one's own may bundle what there is") {
   const std::string own =
       Replaced(Replaced(std::string(StrategySet::DefaultText()), R"("form": "q4"})",
-                        R"("form": "q8", "retain": "window:tokens=512"})"),
+                        R"("form": "q8", "pages": 1024, "retain": "window:tokens=512"})"),
                R"("form": "f16", "tiers": true})", R"("form": "q8", "stream": "window=2048", "tiers": false})");
   const auto set = StrategySet::Parse(own);
   REQUIRE(set);
   CHECK(set->cache_form() == Form{Codec::kQ8, Codec::kQ8});
   CHECK(set->Find("compressed")->retain == ParseRetain("window:tokens=512").value());
+  CHECK(set->Find("compressed")->pages.num_tokens == 1024);
+  CHECK(set->Find("tiers")->pages == PageSelection());
   CHECK(set->Find("tiers")->stream->window_tokens == 2048);
   const auto exact = StrategySet::Parse(Replaced(std::string(StrategySet::DefaultText()), "q4", "f16"));
   REQUIRE(exact);
@@ -54,6 +56,7 @@ TEST_CASE("strategies: what is wrong with a file is said") {
       {Replaced(text, "dynamic:initial=512,factor=2", "dynamic:factor=9"),
        "'doubling', \"growth\": growth option factor"},
       {Replaced(text, "\"tiers\": true", "\"tiers\": 1"), "true or false"},
+      {Replaced(text, "\"tiers\": true", "\"pages\": -1"), "number of tokens"},
       {Replaced(text, "\"tiers\": true", "\"disk\": true"), "\"disk\""},
       {Replaced(text, "\"q4\"", "4"), "text in quotes"},
       {Replaced(text, "\"form\": \"f16\"}", "\"form\": \"q8\"}"), "one quantised form"},

@@ -486,12 +486,41 @@ class WithModel(ProgramTest):
         for record in records:
             of_pages.setdefault(record["params"]["pages"], {})[record["metric"]] = record["value"]
         self.assertEqual(list(of_pages), [0, 96, 408])
-        self.assertEqual(of_pages[0], of_pages[408])
-        self.assertEqual((of_pages[408]["kl_mean"], of_pages[408]["same_top"]), (0, 1))
-        self.assertLess(0, of_pages[96]["kl_mean"])
-        self.assertIn("\nq4          128 ", self.assert_ok(run(*command, "--pages=128", "--form=q4")).decode())
+        self.assertEqual(of_pages[0]["kl_mean"], of_pages[408]["kl_mean"])
+        self.assertLess(of_pages[408]["kl_mean"], of_pages[96]["kl_mean"])
+        self.assertEqual(of_pages[0]["held_tokens"], of_pages[96]["held_tokens"])
+        command += ["--retain=knorm", "--keep=0.5", "--passkey=400", "--asked=1"]
+        table = self.assert_ok(run(*command, "--pages=128", "--form=q4")).decode()
+        self.assertEqual(table.count("\nq4       full          uniform     100%    128 "), 2)
+        self.assertEqual(table.count("\nq4       knorm         uniform      50%    all "), 2)
         self.assert_fails(run(*command, "--pages=0"), 2, "'0'")
-        self.assert_fails(run(*command, "--pages=96", "--retain=knorm"), 2, "--retain")
+
+    def test_eval_stream(self):
+        text = self.file("sheep.txt", b"".join(b"%d sheep stood on the hill, and one went home. " % i for i in range(60)))
+        command = ["eval", "-m", "smollm2", "-f", text, "--threads=1", "--weights=file", "--tokens=400", "--parts=2"]
+        command += ["--stream=window=192,overlap=64", "--stream=window=192,overlap=64,sinks=0"]
+        records = self.objects(run(*command, "--json"))
+        of_stream = {}
+        for record in records:
+            of_part = of_stream.setdefault(record["params"]["stream"], {}).setdefault(record["params"].get("part"), {})
+            of_part[record["metric"]] = record["value"]
+        streams = [f"window=192,overlap=64,sinks={sinks}" for sinks in (4, 0)] + ["recomputed,window=192,overlap=64"]
+        self.assertEqual(list(of_stream), streams)
+        sinks, none, recomputed = (of_stream[stream] for stream in streams)
+        for parts in (sinks, none, recomputed):
+            self.assertEqual(list(parts), [1, 2, None])
+            self.assertTrue(1 < parts[2]["perplexity"] < 20, parts)
+            product = parts[1]["perplexity"] * parts[2]["perplexity"]
+            self.assertAlmostEqual(parts[None]["perplexity"] ** 2, product, delta=0.05 * product)
+        self.assertEqual([parts[None]["slides"] for parts in (sinks, none, recomputed)], [2, 2, 2])
+        self.assertEqual(recomputed[None]["recomputed_tokens"], 2 * 64)
+        self.assertLess(sinks[2]["perplexity"], none[2]["perplexity"])
+        table = self.assert_ok(run(*command)).decode()
+        for word in ("400 tokens of text", "  3: f16 recomputed,window=192,overlap=64\n", "\nslides ", "\nall "):
+            self.assertIn(word, table)
+        self.assert_fails(run(*command, "--retain=knorm"), 2, "--stream", "--retain")
+        self.assert_fails(run(*command[:5], "--stream=windows=9"), 2, "windows")
+        self.assert_fails(run(*command[:5], "--stream=window=1024", "--tokens=9000"), 2, "--tokens")
 
     def test_eval_retention_tells_what_is_wrong(self):
         text = self.file("short.txt", b"One sheep. " * 200)
