@@ -62,9 +62,9 @@ void AttentionObserver::Want(const WantedEvidence& wanted) {
 }
 
 bool AttentionObserver::Has(const WantedEvidence& wanted, int64_t num_tokens) const {
-  const bool was_asked = wanted_.probabilities >= wanted.probabilities && wanted_.mass >= wanted.mass &&
-                         wanted_.future_queries >= wanted.future_queries && wanted_.peak >= wanted.peak;
-  return was_asked && (wanted.peak || !RecentPositions(num_tokens, kNumRecent).empty());
+  const bool has_seen = seen_.probabilities >= wanted.probabilities && seen_.mass >= wanted.mass &&
+                        seen_.future_queries >= wanted.future_queries && seen_.peak >= wanted.peak;
+  return has_seen && (!wanted.probabilities || !RecentPositions(num_tokens, kNumRecent).empty());
 }
 
 WantedEvidence AttentionObserver::Known(int64_t num_tokens) const {
@@ -84,6 +84,7 @@ void AttentionObserver::WantRepeating(int64_t begin, int64_t end, int64_t first_
 
 void AttentionObserver::TakePeaks(const AttentionObserver& other) {
   wanted_.peak |= other.wanted_.peak;
+  seen_.peak |= other.seen_.peak;
   for (size_t i = 0; i < layers_.size(); ++i) layers_[i].peak = other.layers_[i].peak;
 }
 
@@ -94,13 +95,17 @@ void AttentionObserver::Clear() {
     std::ranges::fill(layer.moments, Moments());
   }
   wanted_.peak = false;
+  seen_ = {};
   repeating_.reset();
   std::ranges::fill(recent_positions_, -1);
 }
 
 void AttentionObserver::Prepare(int64_t first_position, int64_t num_tokens) {
   const int64_t end_position = first_position + num_tokens;
-  for (int64_t position = std::max(first_position, end_position - kNumRecent); position < end_position; ++position) {
+  seen_ = wanted_;
+  const int64_t first_recent =
+      wanted_.probabilities ? std::max(first_position, end_position - kNumRecent) : end_position;
+  for (int64_t position = first_recent; position < end_position; ++position) {
     recent_positions_[size_t(position % kNumRecent)] = position;
   }
   for (size_t i = 0; i < layers_.size(); ++i) {

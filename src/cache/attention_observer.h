@@ -30,7 +30,7 @@ class AttentionObserver {
   explicit AttentionObserver(const CacheGeometry* geometry);  // which must outlive it
 
   void Want(const WantedEvidence& wanted);
-  // Whether it was asked for what a policy wants to know at so many tokens, and has seen any of it.
+  // Whether it has noted what a policy wants to know, and last queries of so many tokens.
   bool Has(const WantedEvidence& wanted, int64_t num_tokens) const;
   WantedEvidence Known(int64_t num_tokens) const;  // all that it has
   // From the next step on, at first_position, tokens repeat those of positions [begin, end): notes the largest
@@ -41,7 +41,8 @@ class AttentionObserver {
   // What is noted refers to positions, and they have changed.
   void Clear();
 
-  // Makes room for what a step's tokens will show. A step that was prepared and then forgotten has left nothing.
+  // Makes room for what a step's tokens will show. A step that is forgotten after its queries were noted has had a part
+  // in moments and peaks.
   void Prepare(int64_t first_position, int64_t num_tokens);
   // A step's queries [token, query head, key_dim] of a layer, after their keys were appended. Called by every worker.
   void Note(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, Worker worker);
@@ -81,7 +82,7 @@ class AttentionObserver {
   std::vector<int64_t> RecentPositions(int64_t num_tokens, int num_queries) const;  // that were noted, ascending
 
   const CacheGeometry* geometry_;
-  WantedEvidence wanted_;
+  WantedEvidence wanted_, seen_;
   std::vector<Layer> layers_;
   std::optional<Repeating> repeating_;
   std::vector<int64_t> recent_positions_;  // [position % kNumRecent]; -1: none

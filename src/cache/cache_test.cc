@@ -230,6 +230,35 @@ TEST_CASE("cache: a static sequence that does not fit leaves nothing behind") {
   CHECK(small->stats().num_commits == 0);
 }
 
+TEST_CASE("cache: static sequences take the place of idle prefixes, in every pool") {
+  for (const auto& windows : {std::vector<int>{0}, {64, 0}}) {
+    for (const Form form : {kF16, Form{Codec::kQ4, Codec::kQ4}}) {
+      CAPTURE(windows.size());
+      CAPTURE(FormName(form));
+      const CacheGeometry geometry = Geometry(windows);
+      CacheOptions options{.form = form, .growth = ParseGrowth("static:max=640").value()};
+      options.shares_prefixes = true;
+      std::mt19937 random(25);
+      {
+        const auto unlimited = Cache::Open(geometry, options).value();
+        Sequence sequence = unlimited->Begin();
+        for (int step = 0; step < 8; ++step) Store(geometry, random, 80, sequence);
+        options.budget_bytes = unlimited->stats().peak_committed_bytes;
+      }
+      const auto cache = Cache::Open(geometry, options).value();
+      for (int i = 0; i < 4; ++i) {
+        Sequence sequence = cache->Begin();
+        for (int step = 0; step < 8; ++step) {
+          const auto tokens = RandomStep(random, geometry, 80);
+          const auto out = testing::RunStepOnThreads(geometry, tokens, sequence, 1);
+          REQUIRE_MESSAGE(out, (out ? "" : out.error().message));
+        }
+      }
+      CHECK(cache->stats().num_evicted_blocks > 0);
+    }
+  }
+}
+
 TEST_CASE("cache: exact growth holds nothing after a cut or a forgotten step") {
   const CacheGeometry geometry = Geometry({0});
   auto cache = OpenCache(geometry);

@@ -529,6 +529,30 @@ TEST_CASE("retain: the bits depend neither on steps nor on threads") {
   }
 }
 
+TEST_CASE("retain: what was not observed is missed, whatever else was") {
+  const CacheGeometry geometry = SmallGeometry(0);
+  std::mt19937 random(19);
+  const StepData text = RandomStep(random, geometry, kTokens);
+  const auto cache = OpenCache(geometry);
+  const std::pair<RetentionPolicy, RetentionPolicy> pairs[] = {{RetentionPolicy::kH2o, RetentionPolicy::kSnapKv},
+                                                               {RetentionPolicy::kSnapKv, RetentionPolicy::kH2o},
+                                                               {RetentionPolicy::kTova, RetentionPolicy::kExpected}};
+  for (const auto& [early, late] : pairs) {
+    Sequence sequence = cache->Begin();
+    REQUIRE(sequence.Observe(early));
+    RunRest(geometry, text.Part(geometry, 0, 200), sequence);
+    REQUIRE(sequence.Observe(late));
+    const auto report = sequence.Retain({.policy = late}, 100);
+    REQUIRE_FALSE(report);
+    CHECK(report.error().code == ErrorCode::kFailedPrecondition);
+    // Of the queries that are remembered, only those count that were looked at.
+    RunRest(geometry, text, sequence);
+    Sequence other = sequence.Fork();
+    CHECK(other.Retain({.policy = late}, 150));
+    CHECK(sequence.Retain({.policy = early}, 150));
+  }
+}
+
 TEST_CASE("retain: a budget is shared out as its shape says, and adds up") {
   const CacheGeometry geometry = SmallGeometry(0);
   std::mt19937 random(16);

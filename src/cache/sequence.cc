@@ -137,7 +137,7 @@ Status Sequence::State::TakeStaticCapacity(int64_t num_wanted_tokens) {
 }
 
 Status Sequence::State::MakeStaticCapacityReady(int64_t num_capacity_tokens) {
-  // Known before any of it is taken.
+  // Known before any of it is taken, where nothing leaves a window.
   const Cache::Core::Group& group = core->groups.front();
   const auto num_blocks = size_t(tables.front().NumBlocksAfterTail(num_capacity_tokens));
   const size_t needed_bytes = num_blocks * (group.sealed_pool ? group.sealed_pool : group.pool)->block_bytes();
@@ -149,13 +149,14 @@ Status Sequence::State::MakeStaticCapacityReady(int64_t num_capacity_tokens) {
   }
   Expect(num_capacity_tokens);
   Status ready;
-  core->ForEachPool([&](BlockPool& pool) {
-    if (!ready || pool.MakeExpectedReady()) return;
-    core->ForEachPool([&](BlockPool& other) {
-      if (&other != &pool) other.Trim();
+  const auto make_ready = [&] {
+    ready = {};
+    core->ForEachPool([&](BlockPool& pool) {
+      if (ready) ready = pool.MakeExpectedReady();
     });
-    ready = pool.MakeExpectedReady();
-  });
+    return ready.has_value();
+  };
+  if (!make_ready()) core->RetryWithRoom(needed_bytes, make_ready);
   return ready;
 }
 
@@ -223,17 +224,20 @@ Status Sequence::State::CheckKept(int64_t position) const {
                   "; begin a new sequence and compute it again");
 }
 
+bool Sequence::State::is_quantised() const {
+  return std::ranges::any_of(tables, [](const BlockTable& table) { return table.sealed_pool() != nullptr; });
+}
+
 void Sequence::State::SetSealing(bool is_wanted) {
-  if (is_wanted == is_sealing) return;
+  if (std::exchange(is_sealing, is_wanted) == is_wanted || !is_quantised()) return;
   ForgetStep();
-  is_sealing = is_wanted;
   SealingOptions options = core->options.sealing;
   // Tokens so far were computed from open blocks: none of them is to be sealed for a query that has been answered.
   options.begin_position = is_wanted ? std::max(options.begin_position, num_tokens) : INT64_MAX;
   for (BlockTable& table : tables) table.SetSealing(options);
   if (num_tokens > 0) {
     has_changed_sealing = true;
-  } else if (core->prefixes && tables.front().sealed_pool() != nullptr) {
+  } else if (core->prefixes) {
     CacheOptions of_root = core->options;
     of_root.sealing = options;
     root = RootDigest(core->geometry, of_root, salt);

@@ -133,6 +133,36 @@ TEST_CASE("settings: sequences share with those that seal as they do, and one th
   CHECK(Last(text.RunTo(kTokens, whole), kTokens, 100) == Last(rest, std::ssize(rest[0]) / 128, 100));
 }
 
+TEST_CASE("settings: sealing is each group's, and nothing where no form is quantised") {
+  const Text text(40);
+  CacheOptions options = Options({});
+  options.shares_prefixes = true;
+  options.layer_forms.assign(text.geometry.layers.size(), Form{});
+  // The first group, that of the first layer, is the one that is not quantised.
+  for (size_t i = 1; i < options.layer_forms.size(); ++i) {
+    if (text.geometry.layers[i].window != text.geometry.layers[0].window) options.layer_forms[i] = kQ4;
+  }
+  const auto cache = text.Open(options);
+  {
+    Sequence sealing = cache->Begin();
+    text.RunTo(kTokens, sealing);
+  }
+  Sequence open = cache->Begin();
+  open.SetSealing(false);
+  CHECK(open.Reuse(text.data.tokens).num_tokens() == 0);
+
+  options.layer_forms.clear();
+  const auto exact = text.Open(options);
+  {
+    Sequence sequence = exact->Begin();
+    text.RunTo(kSwitch, sequence);
+    sequence.SetSealing(false);
+    text.RunTo(kTokens, sequence);
+    CHECK_FALSE(sequence.is_approximate());
+  }
+  CHECK(exact->Begin().Reuse(text.data.tokens).num_tokens() > kSwitch + 16);
+}
+
 TEST_CASE("settings: a session of a sequence that does not seal comes back as one, exact") {
   const Text text;
   const TestFolder folder;

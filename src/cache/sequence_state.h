@@ -41,7 +41,8 @@ struct Sequence::State {
 
   void SetSealing(bool is_wanted);
   // Whether old blocks come to be in the form that spilled ones are read back in.
-  bool has_final_form() const { return is_sealing || tables.front().sealed_pool() == nullptr; }
+  bool has_final_form() const { return is_sealing || !is_quantised(); }
+  bool is_quantised() const;
   Status SetGrowth(const GrowthOptions& options);
 
   LayerView ViewLayer(int layer) const;

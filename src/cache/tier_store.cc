@@ -220,8 +220,9 @@ bool TierStore::IsOf(const RecordHeader& header, const Digest& digest, std::span
 }
 
 void TierStore::Verify(const Wanted& wanted, Place& place, const std::vector<std::byte>& header) {
-  place.is_damaged = true;
   const Result<RecordHeader> decoded = DecodeHeader(header);
+  // A newer version's record is good for somebody else.
+  place.is_damaged = decoded || decoded.error().code != ErrorCode::kUnsupported;
   if (!decoded || !IsOf(*decoded, wanted.digest, wanted.tokens, place.group, place.block.is_sealed)) return;
   const std::byte* payload = pool(place.group, place.block.is_sealed).data(place.block.block);
   if (!VerifyParts(*decoded, {payload, BlockBytes(place)})) return;
@@ -253,8 +254,10 @@ TierStore::Fetched TierStore::Fetch(std::span<const Wanted> wanted, bool may_evi
   fetched.num_blocks = NumLeading(wanted, places);
   if (fetched.num_blocks == 0) return fetched;
   std::erase_if(places, [&](const Place& place) { return place.wanted_index >= fetched.num_blocks; });
-  const int64_t begin = wanted.front().position, end = wanted[fetched.num_blocks - 1].end_position();
+  const int64_t end = wanted[fetched.num_blocks - 1].end_position();
   std::erase_if(places, [&](const Place& place) { return !IsSeen(wanted[place.wanted_index], place.group, end); });
+  if (places.empty()) return fetched;  // all of it is in memory
+  const int64_t begin = wanted[std::ranges::min(places, {}, &Place::wanted_index).wanted_index].position;
   if (!IsWorthLoading(LoadSeconds(places), compute_cost, begin, end)) {
     return {.num_blocks = 0, .tiers = {}, .reason = MissReason::kSlower};
   }
@@ -284,13 +287,16 @@ void TierStore::ReadFromAllTiers(std::span<const Wanted> wanted, std::vector<Pla
     ReuseReport::FromTier from{.tier = tier.tier->name(), .tokens = 0, .bytes = 0, .seconds = SecondsSince(start)};
     const Place* before = nullptr;
     for (const Place& place : of_tier) {
+      if (!place.is_loaded) continue;
       from.bytes += BlockBytes(place);
       const bool is_of_same_block = before != nullptr && before->wanted_index == place.wanted_index;
       if (!is_of_same_block) from.tokens += std::ssize(wanted[place.wanted_index].tokens);
       before = &place;
     }
-    tier.load_cost.Add(double(from.bytes), from.seconds);
-    fetched.tiers.push_back(std::move(from));
+    if (from.bytes > 0) {
+      tier.load_cost.Add(double(from.bytes), from.seconds);
+      fetched.tiers.push_back(std::move(from));
+    }
     first = next;
   }
 }

@@ -58,10 +58,10 @@ class TierStore {
   // Calls is_enough while blocks are being written, now and again, until it is true or nothing is left to wait for.
   // After 2 s what is not being written yet is given up.
   void WaitForWrites(const std::function<bool()>& is_enough);
-  // The same now, to the first disk tier. How many records it has of them, all groups counted.
+  // Writes them now, to the first disk tier. kIo when it has not all of them afterwards.
   Status WriteNow(const std::vector<PrefixIndex::Entry>& entries);
 
-  // The same with a record that the first disk tier has evicted and somebody holds.
+  // Likewise a record that the first disk tier has evicted and somebody holds.
   Status WriteAgain(const HeldRecord& record);
 
   DiskTier* disk() { return disk_; }  // the first; null when there is none

@@ -327,6 +327,36 @@ TEST_CASE("tiers: loading is not done where it takes longer than computing") {
   }
 }
 
+TEST_CASE("tiers: loading is weighed against what would be computed instead, and only what was loaded is reported") {
+  const TestFolder folder;
+  std::mt19937 random(8);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const StepData text = RandomStep(random, geometry, 200);
+  const CacheOptions options = Options(folder);
+  {
+    const auto cache = Cache::Open(geometry, options).value();
+    Sequence sequence = cache->Begin();
+    RunRest(geometry, text, sequence);
+  }
+  const auto cache = Cache::Open(geometry, options).value();
+  const StepData most = text.Part(geometry, 0, 176);
+  Sequence in_memory = cache->Begin();
+  const ReuseReport loaded = in_memory.Reuse(most.tokens);
+  REQUIRE(loaded.num_tokens() == 176);
+  REQUIRE(loaded.loaded.size() == 1);
+  CHECK(loaded.loaded[0].tokens == 176);
+  // Computing the last 16 tokens takes less than loading them, computing all 192 would take more.
+  for (int i = 0; i < 50; ++i) cache->NoteComputing(double(i), loaded.loaded[0].seconds / 704);
+  const ReuseReport more = cache->Begin().Reuse(text.tokens);
+  CHECK(more.num_tokens() == 176);
+  CHECK(more.reason == MissReason::kSlower);
+  for (int i = 0; i < 200; ++i) cache->NoteComputing(double(i), 1.0);
+  const ReuseReport all = cache->Begin().Reuse(text.tokens);
+  CHECK(all.num_tokens() == 192);
+  REQUIRE(all.loaded.size() == 1);
+  CHECK(all.loaded[0].tokens == 16);
+}
+
 TEST_CASE("sessions: one that was saved goes on with the same bits, in every form, in another process") {
   for (const Form form : {Form{}, Form{Codec::kQ4, Codec::kQ8}}) {
     for (const int window : {0, 40}) {

@@ -15,7 +15,8 @@ class CircuitBreaker {
   using Clock = std::chrono::steady_clock;
   CircuitBreaker(int failures_to_rest, Clock::duration rest) : failures_to_rest_(failures_to_rest), rest_(rest) {}
 
-  // Whether to call the peer now. Whoever is told true tells the outcome with Succeeded or Failed.
+  // Whether to call the peer now. Whoever is told true tells the outcome with Succeeded, Failed or
+  // Withdrawn.
   bool Allows(Clock::time_point now) {
     const std::lock_guard lock(mutex_);
     if (num_failures_ < failures_to_rest_) return true;
@@ -30,6 +31,10 @@ class CircuitBreaker {
   void Succeeded() {
     const std::lock_guard lock(mutex_);
     num_failures_ = 0;
+    is_trying_ = false;
+  }
+  void Withdrawn() {  // the call was not made
+    const std::lock_guard lock(mutex_);
     is_trying_ = false;
   }
   void Failed(Clock::time_point now) {

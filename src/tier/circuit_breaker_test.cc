@@ -25,6 +25,21 @@ TEST_CASE("circuit breaker: rests after so many failures in a row, not after few
   CHECK(breaker.is_resting());
 }
 
+TEST_CASE("circuit breaker: a call that was not made says nothing of the peer, and lets another one try") {
+  CircuitBreaker breaker(2, 1s);
+  for (int i = 0; i < 5; ++i) {
+    REQUIRE(breaker.Allows(kStart));
+    breaker.Withdrawn();
+  }
+  breaker.Failed(kStart);
+  breaker.Failed(kStart);
+  CHECK(breaker.Allows(kStart + 1s));
+  CHECK_FALSE(breaker.Allows(kStart + 1s));
+  breaker.Withdrawn();
+  CHECK(breaker.is_resting());
+  CHECK(breaker.Allows(kStart + 1s));
+}
+
 TEST_CASE("circuit breaker: after the rest one call tries, and the others go by what it finds") {
   CircuitBreaker breaker(1, 1s);
   breaker.Failed(kStart);

@@ -132,7 +132,7 @@ bool RedisCluster::RunOnce(const Errands& errands, Clock::time_point deadline) {
   std::vector<RedisConnection*> connections;
   const auto tell = [&](RedisNode* node, const Status& outcome) {
     node->Tell(outcome);
-    if (!outcome) ForgetSlots(node);
+    if (!outcome && !RedisNode::IsBusy(outcome.error())) ForgetSlots(node);
     is_fine = is_fine && outcome;
   };
   for (auto& [node, commands] : node_to_commands) {

@@ -8,6 +8,7 @@ namespace kvist {
 
 void RedisNode::Tell(const Status& outcome) {
   if (outcome) return breaker_.Succeeded();
+  if (IsBusy(outcome.error())) return breaker_.Withdrawn();
   breaker_.Failed(Clock::now());
   // What one connection met, the idle ones would meet, too.
   std::vector<std::unique_ptr<RedisConnection>> dropped;
@@ -18,7 +19,7 @@ void RedisNode::Tell(const Status& outcome) {
 Result<RedisNode::Lent> RedisNode::Lend(Clock::time_point deadline) {
   Lock lock(mutex_);
   if (!returned_.wait_until(lock, deadline, [this] { return num_lent_ < kMaxConnections; })) {
-    return Fail(ErrorCode::kIo, "all connections to Redis are in use");
+    return Fail(ErrorCode::kFailedPrecondition, "all connections to Redis are in use");
   }
   ++num_lent_;
   while (!idle_.empty()) {

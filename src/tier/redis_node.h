@@ -34,8 +34,9 @@ class RedisNode {
   bool is_resting() const { return breaker_.is_resting(); }
   void Tell(const Status& outcome);
 
-  // An idle connection or a new one; waits for one when all are in use. Fails as RedisConnection::Open, and with kIo
-  // when the time is over.
+  // An idle connection or a new one; waits for one when all are in use. Fails as RedisConnection::Open, and with an
+  // error that IsBusy when the time is over: nothing that the server has to do with.
+  static bool IsBusy(const Error& error) { return error.code == ErrorCode::kFailedPrecondition; }
   Result<Lent> Lend(Clock::time_point deadline);
 
  private:

@@ -124,8 +124,9 @@ bool TransferQueue::WaitUntilIdleFor(std::chrono::milliseconds longest) {
 void TransferQueue::CancelWriteBehind() {
   Line cancelled;
   {
-    const Lock lock(mutex_);
+    Lock lock(mutex_);
     cancelled.swap(line(TransferPriority::kWriteBehind));
+    if (num_running_ == 0 && NextLine(true, lock) == nullptr) idle_.notify_all();
   }
   for (const auto& transfer : cancelled) transfer->Cancel();
 }
