@@ -132,11 +132,13 @@ class Chat {
       ShowStatistics();
     } else if (command == "/new" && argument.empty()) {
       manager_.Clear();
-      total_ = {};
+      ForgetStatistics();
     } else if (command == "/new") {
       KVIST_TRY_VOID(manager_.Begin(argument));
+      ForgetStatistics();
       Note("conversation '" + argument + "' begins");
     } else if (command == "/use") {
+      ForgetStatistics();
       return Use(argument);
     } else if (command == "/strategy") {
       KVIST_TRY_VOID(manager_.ChooseStrategy(argument));
@@ -149,24 +151,30 @@ class Chat {
   // A message that can't be answered is dropped from the conversation, so that the next one has a chance.
   Status Answer(const std::string& message) {
     if (message.find_first_not_of(" \t") == std::string::npos) return {};
+    GenerateArguments followed = arguments_;
     auto generation = GenerateTo(out_, arguments_, [&](const GenerateEvents& events) {
-      return manager_.Answer(message, arguments_.options, events);
+      return manager_.Answer(message, followed.options, events);
     });
+    interrupted() = false;  // it stopped the answer, not the chat
     if (!generation) {
       const ErrorCode code = generation.error().code;
       if (code == ErrorCode::kOutOfRange || code == ErrorCode::kOutOfMemory) Note("/new begins another conversation");
       return std::unexpected(std::move(generation.error()));
     }
     total_ += generation->stats;
-    KVIST_TRY_VOID(manager_.Save());
     reuse_ = generation->reuse;
     retained_ = generation->retained;
-    if (arguments_.json) WriteJson(GenerationJson("chat", *generation, arguments_, loaded_), out_);
+    if (arguments_.json) WriteJson(GenerationJson("chat", *generation, followed, loaded_, manager_.strategy()), out_);
     if (generation->finish == FinishReason::kContext) {
       Note("the model's context is full; /new begins another conversation");
     }
-    interrupted() = false;  // it stopped the answer, not the chat
-    return {};
+    return manager_.Save();
+  }
+
+  void ForgetStatistics() {
+    total_ = {};
+    reuse_.reset();
+    retained_ = {};
   }
 
   void ShowStatistics() const {
@@ -180,7 +188,7 @@ class Chat {
   Output& out_;
   LineReader lines_;
   GenerationStats total_;
-  std::optional<ReuseReport> reuse_;  // of the last message
+  std::optional<ReuseReport> reuse_;  // of the last message, since the conversation was chosen
   RetainStats retained_;              // likewise
 };
 

@@ -124,17 +124,23 @@ std::vector<Token> Tokenize(const std::string& text, const Tokenizer& tokenizer)
   return tokens;
 }
 
-Json QualityParams(const Arguments& arguments, const LoadedModel& loaded) {
+// What is held fixed in every measurement on a text.
+Json TextParams(const Arguments& arguments, const LoadedModel& loaded) {
   const QualityOptions& quality = arguments.quality;
   return {{"text", std::filesystem::path(*arguments.text_path).stem().string()},
           {"model", ModelName(loaded)},
           {"weights", arguments.model.weights},
           {"threads", loaded.model->num_threads()},
-          {"context", quality.window_tokens},
-          {"windows", quality.num_windows},
           {"recent_tokens", quality.cache.sealing.recent_tokens},
-          {"sink_tokens", quality.cache.sealing.sink_tokens},
-          {"regime", quality.after_the_fact ? "after_the_fact" : "online"}};
+          {"sink_tokens", quality.cache.sealing.sink_tokens}};
+}
+
+Json QualityParams(const Arguments& arguments, Json params) {
+  const QualityOptions& quality = arguments.quality;
+  params["context"] = quality.window_tokens;
+  params["windows"] = quality.num_windows;
+  params["regime"] = quality.after_the_fact ? "after_the_fact" : "online";
+  return params;
 }
 
 Status EvalText(const Arguments& arguments, Output& out) {
@@ -148,11 +154,12 @@ Status EvalText(const Arguments& arguments, Output& out) {
   const std::vector<Token> tokens = Tokenize(text, *loaded.tokenizer);
   CatchInterrupts(true);
   Progress progress("eval", "tokens", arguments.progress);
+  const Json params = TextParams(arguments, loaded);
   if (arguments.retain.is_asked_for()) {
-    return EvalRetention(arguments.retain, forms, loaded, tokens, options, progress, arguments.json, out);
+    return EvalRetention(arguments.retain, forms, loaded, tokens, options, params, progress, arguments.json, out);
   }
   if (!arguments.stream.streams.empty()) {
-    return EvalStreams(arguments.stream, forms, loaded, tokens, options, progress, arguments.json, out);
+    return EvalStreams(arguments.stream, forms, loaded, tokens, options, params, progress, arguments.json, out);
   }
   KVIST_TRY(const QualityReport report,
             MeasureQuality(*loaded.model, tokens, forms, options, [&](int64_t done, int64_t all) {
@@ -160,7 +167,7 @@ Status EvalText(const Arguments& arguments, Output& out) {
               return !interrupted();
             }));
   progress.Clear();
-  arguments.json ? WriteQualityRecords(report, QualityParams(arguments, loaded), out)
+  arguments.json ? WriteQualityRecords(report, QualityParams(arguments, params), out)
                  : WriteQualityTable(report, options, out);
   return {};
 }

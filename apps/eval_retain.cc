@@ -313,8 +313,8 @@ void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arg
 }
 
 Status EvalRetention(const RetainArguments& arguments, std::span<const Form> forms, const LoadedModel& loaded,
-                     std::span<const Token> tokens, const QualityOptions& quality, Progress& progress, bool as_json,
-                     Output& out) {
+                     std::span<const Token> tokens, const QualityOptions& quality, Json params, Progress& progress,
+                     bool as_json, Output& out) {
   KVIST_TRY(const auto cases, CasesOf(arguments, forms));
   const RetentionQualityOptions options{.prefix_tokens = quality.window_tokens,
                                         .continuation_tokens = arguments.continuation_tokens,
@@ -326,10 +326,9 @@ Status EvalRetention(const RetainArguments& arguments, std::span<const Form> for
     progress.Show(done, all);
     return !interrupted();
   };
-  const Json params = {{"model", ModelName(loaded)},
-                       {"context", options.prefix_tokens},
-                       {"windows", options.num_windows},
-                       {"threads", loaded.model->num_threads()}};
+  params["context"] = options.prefix_tokens;
+  params["continuation"] = options.continuation_tokens;
+  params["windows"] = options.num_windows;
   KVIST_TRY(const auto report, MeasureRetention(*loaded.model, tokens, cases, options, show));
   progress.Clear();
   as_json ? WriteContinuationRecords(report, params, out) : WriteContinuation(report, options, out);

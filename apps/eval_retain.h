@@ -34,8 +34,9 @@ struct RetainArguments {
 void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arguments);
 
 // `tokens` of the text; quality.window_tokens is the prefix.
+// params: what is held fixed, for records.
 Status EvalRetention(const RetainArguments& arguments, std::span<const Form> forms, const LoadedModel& loaded,
-                     std::span<const Token> tokens, const QualityOptions& quality, Progress& progress, bool as_json,
-                     Output& out);
+                     std::span<const Token> tokens, const QualityOptions& quality, Json params, Progress& progress,
+                     bool as_json, Output& out);
 
 }  // namespace kvist

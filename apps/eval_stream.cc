@@ -99,7 +99,8 @@ void AddStreamOptions(CLI::App* command, CLI::Option* text, StreamArguments* arg
           ->expected(1)
           ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
           ->needs(text);
-  for (const char* other : {"--retain", "--pages", "--context", "--windows", "--after-the-fact"}) {
+  for (const char* other : {"--retain", "--pages", "--passkey", "--copy", "--asked", "--continuation", "--context",
+                            "--windows", "--after-the-fact"}) {
     stream->excludes(command->get_option(other));
   }
   command->add_option("--tokens", arguments->num_tokens, "Tokens of the text, from its first; the default is all")
@@ -114,8 +115,8 @@ void AddStreamOptions(CLI::App* command, CLI::Option* text, StreamArguments* arg
 }
 
 Status EvalStreams(const StreamArguments& arguments, std::span<const Form> forms, const LoadedModel& loaded,
-                   std::span<const Token> tokens, const QualityOptions& quality, Progress& progress, bool as_json,
-                   Output& out) {
+                   std::span<const Token> tokens, const QualityOptions& quality, Json params, Progress& progress,
+                   bool as_json, Output& out) {
   if (arguments.num_tokens > std::ssize(tokens)) {
     return Fail(ErrorCode::kInvalidArgument,
                 "the text has " + std::to_string(tokens.size()) + " tokens; give a longer one, or fewer with --tokens");
@@ -129,10 +130,8 @@ Status EvalStreams(const StreamArguments& arguments, std::span<const Form> forms
   };
   KVIST_TRY(const auto qualities, MeasureStreams(*loaded.model, tokens, cases, options, show));
   progress.Clear();
-  const Json params = {{"model", ModelName(loaded)},
-                       {"tokens", tokens.size()},
-                       {"parts", options.num_parts},
-                       {"threads", loaded.model->num_threads()}};
+  params["tokens"] = tokens.size();
+  params["parts"] = options.num_parts;
   as_json ? WriteRecords(qualities, params, std::ssize(tokens), out) : WriteTable(qualities, std::ssize(tokens), out);
   return {};
 }

@@ -26,8 +26,9 @@ struct StreamArguments {
 void AddStreamOptions(CLI::App* command, CLI::Option* text, StreamArguments* arguments);
 
 // `tokens` of the text; of `quality` the cache and the token that begins a text count.
+// params: what is held fixed, for records.
 Status EvalStreams(const StreamArguments& arguments, std::span<const Form> forms, const LoadedModel& loaded,
-                   std::span<const Token> tokens, const QualityOptions& quality, Progress& progress, bool as_json,
-                   Output& out);
+                   std::span<const Token> tokens, const QualityOptions& quality, Json params, Progress& progress,
+                   bool as_json, Output& out);
 
 }  // namespace kvist

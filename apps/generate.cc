@@ -37,9 +37,6 @@ Result<std::string> ReadPrompt(const Arguments& arguments) {
 }
 
 Result<std::vector<Token>> Tokenize(const Arguments& arguments, const LoadedModel& loaded, const std::string& prompt) {
-  if (!arguments.use_template && !arguments.system.empty()) {
-    return Fail(ErrorCode::kInvalidArgument, "--system is for --chat; without it the prompt is all the model sees");
-  }
   if (!arguments.use_template) return loaded.tokenizer->Encode(prompt);
   KVIST_TRY(Conversation conversation, Conversation::Open(*loaded.file, true, arguments.system));
   conversation.Add("user", prompt);
@@ -89,6 +86,7 @@ void AddGenerateCommand(CLI::App& program, Command* chosen) {
       ->add_flag_callback(
           "--no-template", [] {}, "Give the prompt as it is, the default")
       ->excludes(chat);
+  command->get_option("--system")->needs(chat);
   command->callback([=] { *chosen = [=] { return RunGenerate(*arguments); }; });
 }
 

@@ -24,12 +24,17 @@ Result<Generation> GenerateTo(Output& out, const GenerateArguments& arguments,
 }
 
 Json GenerationJson(const char* command, const Generation& generation, const GenerateArguments& arguments,
-                    const LoadedModel& loaded) {
+                    const LoadedModel& loaded, const std::string& strategy) {
   Json params = ModelParams(arguments.model, loaded);
   params["max_tokens"] = arguments.options.max_tokens;
   params["temperature"] = arguments.options.sampler.temperature;
   params["reuse_moved"] = arguments.model.reuses_moved_chunks;
   params["seed"] = arguments.options.sampler.seed;
+  if (arguments.options.sequence.growth) params["growth"] = GrowthSpec(*arguments.options.sequence.growth);
+  if (!strategy.empty()) {
+    params["strategy"] = strategy;
+    params["sealing"] = arguments.options.sequence.is_sealing;
+  }
   params["pages"] = arguments.options.sequence.pages.num_tokens;
   params["retain"] = RetainSpec(arguments.options.retain);
   if (arguments.options.stream) params["stream"] = StreamSpec(*arguments.options.stream);

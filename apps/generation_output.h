@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "engine/generator.h"
 #include "generate_options.h"
@@ -16,8 +17,8 @@ namespace kvist {
 Result<Generation> GenerateTo(Output& out, const GenerateArguments& arguments,
                               const std::function<Result<Generation>(const GenerateEvents&)>& generate);
 
-// What --json prints for one generation.
+// What --json prints for one generation. strategy: that the arguments' options follow, if any.
 Json GenerationJson(const char* command, const Generation& generation, const GenerateArguments& arguments,
-                    const LoadedModel& loaded);
+                    const LoadedModel& loaded, const std::string& strategy = {});
 
 }  // namespace kvist

@@ -25,8 +25,9 @@ void ActiveRequest::BeginSequence(Cache& cache) {
 Status ActiveRequest::GiveUpTokens() {
   const bool is_in_prompt = text.num_output_tokens() == 0 || num_stored() + 1 < text.num_tokens();
   if (!retainer_ || is_in_prompt) return {};
-  if (std::exchange(has_ended_prompt_, true)) return retainer_->EndStep(*sequence_);
-  return retainer_->EndPrompt(*sequence_);
+  const auto goes_on = [this] { return !is_cancelled; };
+  if (std::exchange(has_ended_prompt_, true)) return retainer_->EndStep(*sequence_, goes_on);
+  return retainer_->EndPrompt(*sequence_, text.num_prompt_tokens(), goes_on);
 }
 
 int64_t ActiveRequest::Admit(Cache& cache) {

@@ -64,7 +64,8 @@ class ActiveRequest {
   bool is_frugal() const { return is_frugal_; }
   const ReuseReport& first_reuse() const { return first_reuse_; }
 
-  // After a step of the model, if it is one after which the request does. Errors as Retainer's.
+  // After a step of the model, if it is one after which the request does. kvzip's second pass takes many steps more,
+  // for which all other requests wait. Errors as Retainer's.
   Status GiveUpTokens();
   RetainStats retained() const { return retainer_ ? retainer_->stats() : RetainStats(); }
 

@@ -42,8 +42,9 @@ Result<ChatManager> ChatManager::Open(Model* model, std::shared_ptr<const Tokeni
   if (options.strategies) {
     KVIST_TRY([[maybe_unused]] const Strategy* const known, FindStrategy(options, options.strategy));
   }
+  KVIST_TRY_VOID(CheckName(name));
   ChatManager manager(model, std::move(tokenizer), cache, std::move(empty), std::move(options));
-  KVIST_TRY_VOID(manager.Begin(name));
+  manager.Add(name);
   return manager;
 }
 
@@ -58,8 +59,19 @@ Status ChatManager::Begin(const std::string& name) {
   if (std::ranges::any_of(chats_, [&](const auto& chat) { return chat->name == name; })) {
     return Fail(ErrorCode::kInvalidArgument, "there is a conversation '" + name + "' already; /use goes on with it");
   }
-  SwitchTo(*chats_.emplace_back(std::make_unique<Chat>(NewChat(name))));
+  if (options_->saves_sessions) {
+    KVIST_TRY(const auto saved, cache_->ListSessions());
+    if (std::ranges::find(saved, name, &SessionInfo::name) != saved.end()) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  "there is a saved conversation '" + name + "'; /use goes on with it, or give another name");
+    }
+  }
+  Add(name);
   return {};
+}
+
+void ChatManager::Add(const std::string& name) {
+  SwitchTo(*chats_.emplace_back(std::make_unique<Chat>(NewChat(name))));
 }
 
 Result<std::optional<ResumedChat>> ChatManager::Use(const std::string& name) {
@@ -82,6 +94,7 @@ Result<std::optional<ResumedChat>> ChatManager::Resume(const std::string& name) 
       chat.conversation.Restore({reinterpret_cast<const char*>(session.notes.data()), session.notes.size()}));
   ResumedChat resumed{std::ssize(session.tokens), session.sequence.num_tokens(), std::move(session.reuse)};
   chat.generator.Continue(std::move(session.sequence));
+  chat.num_tokens = resumed.num_tokens;
   const auto open = std::ranges::find_if(chats_, [&](const auto& each) { return each->name == name; });
   if (open != chats_.end()) {
     **open = std::move(chat);
@@ -118,8 +131,7 @@ void ChatManager::ChooseByClass() {
   for (const ChatMessage& message : current_->conversation.messages()) {
     if (message.role != "system") turns.push_back({message.role == "user", message.content});
   }
-  current_->classification =
-      ClassifyChat({.recent_turns = turns, .num_tokens = current_->generator.sequence().num_tokens()});
+  current_->classification = ClassifyChat({.recent_turns = turns, .num_tokens = current_->num_tokens});
   current_->tracker.Update(*current_->classification);
 }
 
@@ -150,7 +162,7 @@ bool ChatManager::MakeRoom() {
   return true;
 }
 
-Result<Generation> ChatManager::Answer(const std::string& message, GenerateOptions options, GenerateEvents events) {
+Result<Generation> ChatManager::Answer(const std::string& message, GenerateOptions& options, GenerateEvents events) {
   Chat& chat = *current_;
   chat.conversation.Add("user", message);
   if (options_->strategies) {
@@ -169,6 +181,7 @@ Result<Generation> ChatManager::Answer(const std::string& message, GenerateOptio
     return generation;
   }
   chat.total += generation->stats;
+  chat.num_tokens = generation->stats.prompt_tokens + generation->stats.output_tokens;
   chat.conversation.Add("assistant", generation->text);
   return generation;
 }

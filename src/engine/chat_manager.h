@@ -67,21 +67,22 @@ class ChatManager {
   // Goes on with the conversation of that name: one that is open, or was saved, which is told. kNotFound; errors as
   // Cache::Resume.
   Result<std::optional<ResumedChat>> Use(const std::string& name);
-  // Begins another, which is the current one then. kInvalidArgument for a name that is taken, or is none (1 to 100
-  // letters, digits, - _ and dots).
+  // Begins another, which is the current one then. kInvalidArgument for a name that is taken, also by a saved
+  // conversation, or is none (1 to 100 letters, digits, - _ and dots, not a dot first). Errors as Cache::ListSessions.
   Status Begin(const std::string& name);
   void Clear();  // forgets what was said in the current one
 
-  // The current conversation goes on with the user's message; `options` but for what its strategy decides. After an
-  // error the message is not part of it. Errors as Conversation::Tokenize and Generator::Generate.
-  Result<Generation> Answer(const std::string& message, GenerateOptions options, GenerateEvents events);
+  // The current conversation goes on with the user's message; `options` tell afterwards what its strategy has decided.
+  // After an error the message is not part of it. Errors as Conversation::Tokenize and Generator::Generate.
+  Result<Generation> Answer(const std::string& message, GenerateOptions& options, GenerateEvents events);
   // Makes the current conversation durable, where they are sessions. Errors as Cache::Save.
   Status Save() const;
 
   // Of the current conversation: "auto", or a strategy's name. kInvalidArgument lists them.
   Status ChooseStrategy(const std::string& strategy);
 
-  const std::string& name() const { return current_->name; }
+  // Of the current conversation's last answer; empty without strategies.
+  std::string strategy() const { return current_->strategy != nullptr ? current_->strategy->name : ""; }
   const Conversation& conversation() const { return current_->conversation; }
   std::vector<ChatInfo> List() const;  // in the order in which they began
 
@@ -98,13 +99,15 @@ class ChatManager {
     const Strategy* strategy = nullptr;                // of the last answer
     bool is_sealed_for_room = false;
     int num_switches = 0;
-    uint64_t used_at = 0;  // in answers
+    uint64_t used_at = 0;    // in answers
+    int64_t num_tokens = 0;  // of its text, in memory or not
     GenerationStats total;
   };
 
   ChatManager(Model* model, std::shared_ptr<const Tokenizer> tokenizer, Cache* cache, Conversation empty,
               ChatManagerOptions options);
   Chat NewChat(const std::string& name) const;
+  void Add(const std::string& name);
   Result<std::optional<ResumedChat>> Resume(const std::string& name);
   void SwitchTo(Chat& chat);
   void ChooseByClass();

@@ -42,7 +42,8 @@ struct Rig : TinyEngine {
     manager.emplace(*std::move(opened));
   }
   Generation Answer(const std::string& message) {
-    const auto generation = manager->Answer(message, {.max_tokens = kAnswerTokens, .sampler = {}, .stops = {}}, {});
+    GenerateOptions options{.max_tokens = kAnswerTokens};
+    const auto generation = manager->Answer(message, options, {});
     REQUIRE_MESSAGE(generation, (generation ? "" : generation.error().message));
     return *generation;
   }
@@ -153,6 +154,16 @@ TEST_CASE("chat manager: conversations that are sessions come back in another pr
   CHECK(rig.Info("main").num_messages == 2);
   CHECK(rig.Answer("and of birds").text == second);
   CHECK(rig.manager->Use("nobody").error().code == ErrorCode::kNotFound);
+  // A new conversation must not take a saved one's place.
+  REQUIRE(rig.manager->Begin("work"));
+  rig.Answer("tell me of bees");
+  REQUIRE(rig.manager->Save());
+  Rig later(options, "predictive", true);
+  const Status taken = later.manager->Begin("work");
+  REQUIRE_FALSE(taken);
+  CHECK(taken.error().code == ErrorCode::kInvalidArgument);
+  CHECK(taken.error().message.find("/use") != std::string::npos);
+  CHECK(later.manager->Use("work"));
 }
 
 TEST_CASE("chat manager: what can't be done is said, and changes nothing") {
@@ -161,9 +172,10 @@ TEST_CASE("chat manager: what can't be done is said, and changes nothing") {
   CHECK(rig.manager->Begin("../etc").error().code == ErrorCode::kInvalidArgument);
   CHECK(rig.manager->Use("nobody").error().code == ErrorCode::kNotFound);
   CHECK(rig.manager->ChooseStrategy("best").error().message.find("compressed") != std::string::npos);
-  CHECK(rig.manager->name() == "main");
+  CHECK(rig.Info("main").is_current);
   rig.Answer("hello");
-  const auto failed = rig.manager->Answer(std::string(3000, 'a'), {}, {});
+  GenerateOptions options;
+  const auto failed = rig.manager->Answer(std::string(3000, 'a'), options, {});
   REQUIRE_FALSE(failed);
   CHECK(failed.error().code == ErrorCode::kOutOfRange);
   CHECK(rig.Info("main").num_messages == 2);

@@ -44,7 +44,9 @@ class Generator::Run {
         CheckPromptFits(*generator_.cache_, std::min(text_.num_prompt_tokens(), most_at_once), kPrefillTokens));
     KVIST_TRY(const bool is_computed, Prefill());
     if (!is_computed) return Finish(FinishReason::kCancelled);
-    if (generator_.retainer_) KVIST_TRY_VOID(generator_.retainer_->EndPrompt(sequence_));
+    if (generator_.retainer_) {
+      KVIST_TRY_VOID(generator_.retainer_->EndPrompt(sequence_, text_.num_prompt_tokens(), goes_on_));
+    }
     KVIST_TRY(const FinishReason reason, Decode());
     return Finish(reason);
   }
@@ -108,7 +110,7 @@ class Generator::Run {
         }
         KVIST_TRY(const bool is_computed, Step(text_.num_tokens() - 1, text_.num_tokens(), LogitsWanted::kLast));
         if (!is_computed) continue;
-        if (generator_.retainer_) KVIST_TRY_VOID(generator_.retainer_->EndStep(sequence_));
+        if (generator_.retainer_) KVIST_TRY_VOID(generator_.retainer_->EndStep(sequence_, goes_on_));
         ++text_.stats().decode_steps;
       }
       KVIST_TRY_VOID(text_.Continue(logits_));
@@ -145,6 +147,7 @@ class Generator::Run {
   Continuation text_;
   ReuseReport reuse_;
   MovedReuse moved_;
+  const Retainer::GoesOn goes_on_ = [this] { return !IsCancelled(); };
   std::span<const float> logits_;
   int num_losses_ = 0;
 };

@@ -38,6 +38,10 @@ Status CheckRequest(const Model& model, const Cache& cache, std::span<const Toke
                                                  std::to_string(model.num_vocabulary() - 1));
   }
   KVIST_TRY_VOID(options.sequence.Validate());
+  if (options.retain.options.policy == RetentionPolicy::kOwn) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "a generation gives up tokens by a built-in policy; one's own is for Sequence::Retain");
+  }
   if (options.retain.is_on()) KVIST_TRY_VOID(options.retain.options.Validate());
   if (options.stream) {
     KVIST_TRY_VOID(options.stream->Validate(model.geometry(), model.context_length()));

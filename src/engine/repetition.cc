@@ -46,18 +46,25 @@ Status ObserveRepetition(Model& model, const RepeatPrompts& prompts, Sequence& s
                          const std::function<bool(int64_t)>& on_step) {
   const int64_t num_tokens = sequence.num_tokens();
   const auto num_asking = int64_t(std::max(prompts.first.size(), prompts.next.size())) + kNumTokensAgain;
-  const int64_t chunk_tokens = std::min(kMaxChunkTokens, model.context_length() - num_tokens - num_asking);
+  int64_t chunk_tokens = std::min(kMaxChunkTokens, model.context_length() - num_tokens - num_asking);
   if (chunk_tokens < std::min(kMinChunkTokens, num_tokens)) {
     return Fail(ErrorCode::kOutOfRange, "the model's context of " + std::to_string(model.context_length()) +
                                             " tokens has no room to repeat a text of " + std::to_string(num_tokens) +
                                             " tokens behind it; kvzip is for shorter texts");
   }
-  for (int64_t begin = 0; begin < num_tokens; begin += chunk_tokens) {
+  for (int64_t begin = 0; begin < num_tokens;) {
     const int64_t end = std::min(begin + chunk_tokens, num_tokens);
     Sequence fork = sequence.Fork();
     KVIST_TRY_VOID(fork.ObserveRepeating(begin, end));
-    KVIST_TRY_VOID(Feed(model, Repetition(prompts, sequence.tokens(), begin, end), fork, on_step));
+    const Status fed = Feed(model, Repetition(prompts, sequence.tokens(), begin, end), fork, on_step);
+    const bool is_too_long = !fed && fed.error().code == ErrorCode::kOutOfMemory && end - begin > kMinChunkTokens;
+    if (is_too_long) {
+      chunk_tokens = std::max(kMinChunkTokens, (end - begin) / 2);
+      continue;
+    }
+    KVIST_TRY_VOID(fed);
     sequence.TakeObserved(fork);
+    begin = end;
   }
   return {};
 }

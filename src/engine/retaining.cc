@@ -68,34 +68,42 @@ Status Retainer::Begin(Sequence& sequence) {
   return NeedsObserving(policy) ? sequence.Observe(policy) : Status();
 }
 
-Status Retainer::EndPrompt(Sequence& sequence) {
+Status Retainer::EndPrompt(Sequence& sequence, int64_t num_prompt_tokens, const GoesOn& goes_on) {
   if (!settings_.is_on()) return {};
-  const double of_prompt = settings_.share * static_cast<double>(sequence.num_tokens());
+  const double of_prompt = settings_.share * static_cast<double>(num_prompt_tokens);
   num_to_hold_ = settings_.num_tokens > 0 ? settings_.num_tokens : std::max<int64_t>(1, std::llround(of_prompt));
+  num_left_ = 0;
+  has_repeated_ = false;
   if (sequence.num_held_tokens() <= static_cast<double>(num_to_hold_)) return {};
-  if (NeedsRepetition(settings_.options.policy)) {
-    const auto began = std::chrono::steady_clock::now();
-    KVIST_TRY_VOID(ObserveRepetition(*model_, MakeRepeatPrompts(*tokenizer_), sequence, {}));
-    stats_.seconds += SecondsSince(began);
-  }
-  return Retain(sequence);
+  return Retain(sequence, goes_on);
 }
 
-Status Retainer::EndStep(Sequence& sequence) {
+Status Retainer::EndStep(Sequence& sequence, const GoesOn& goes_on) {
   if (!settings_.is_on() || num_to_hold_ == 0) return {};
   // Whole blocks of first and last tokens may have left more than was wanted: trying again at once would not help.
-  const double least = std::max(static_cast<double>(num_to_hold_), stats_.held_tokens);
+  const double least = std::max(static_cast<double>(num_to_hold_), num_left_);
   if (sequence.num_held_tokens() < least + static_cast<double>(settings_.margin_tokens)) return {};
-  return Retain(sequence);
+  return Retain(sequence, goes_on);
 }
 
-Status Retainer::Retain(Sequence& sequence) {
+Status Retainer::Retain(Sequence& sequence, const GoesOn& goes_on) {
   const auto began = std::chrono::steady_clock::now();
-  const auto report = sequence.Retain(settings_.options, num_to_hold_);
-  if (!report && report.error().code == ErrorCode::kOutOfMemory) return {};
-  if (!report) return std::unexpected(report.error());
-  ++stats_.num_times;
+  const Status retained = RepeatAndRetain(sequence, goes_on);
+  num_left_ = sequence.num_held_tokens();
   stats_.seconds += SecondsSince(began);
+  if (retained) return {};
+  const ErrorCode code = retained.error().code;
+  return code == ErrorCode::kOutOfMemory || code == ErrorCode::kCancelled ? Status() : retained;
+}
+
+Status Retainer::RepeatAndRetain(Sequence& sequence, const GoesOn& goes_on) {
+  if (NeedsRepetition(settings_.options.policy) && !has_repeated_) {
+    KVIST_TRY_VOID(ObserveRepetition(*model_, MakeRepeatPrompts(*tokenizer_), sequence,
+                                     [&](int64_t) { return !goes_on || goes_on(); }));
+    has_repeated_ = true;
+  }
+  KVIST_TRY([[maybe_unused]] const RetentionReport report, sequence.Retain(settings_.options, num_to_hold_));
+  ++stats_.num_times;
   stats_.held_tokens = sequence.num_held_tokens();
   stats_.held_bytes = sequence.num_held_bytes();
   return {};

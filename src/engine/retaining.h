@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -41,9 +42,12 @@ struct RetainStats {
 };
 
 // Carries the settings out for one sequence: one for each, from its first token on. Borrows the model. While the budget
-// has no room for a copy of what is to stay, nothing is given up, and the next step tries again.
+// has no room for a copy of what is to stay, or for kvzip's second pass, nothing is given up; it is tried again when
+// the text has grown by the margin.
 class Retainer {
  public:
+  using GoesOn = std::function<bool()>;  // asked before each step of kvzip's second pass; false leaves all as it was
+
   Retainer(Model* model, std::shared_ptr<const Tokenizer> tokenizer, const RetainSettings& settings)
       : model_(model), tokenizer_(std::move(tokenizer)), settings_(settings) {}
 
@@ -52,20 +56,24 @@ class Retainer {
   int64_t MaxReusedTokens(int64_t num_prompt_tokens) const;
   // Before the sequence's next step, whether it is the first or not.
   Status Begin(Sequence& sequence);
-  // After the step that computed the last token of a prompt. Errors as ObserveRepetition and Sequence::Retain.
-  Status EndPrompt(Sequence& sequence);
+  // After the step that computed the last of a prompt's tokens; there may be output behind it. The second pass takes
+  // many steps of the model. Errors as ObserveRepetition and Sequence::Retain.
+  Status EndPrompt(Sequence& sequence, int64_t num_prompt_tokens, const GoesOn& goes_on);
   // After every other step.
-  Status EndStep(Sequence& sequence);
+  Status EndStep(Sequence& sequence, const GoesOn& goes_on);
 
   const RetainStats& stats() const { return stats_; }
 
  private:
-  Status Retain(Sequence& sequence);
+  Status Retain(Sequence& sequence, const GoesOn& goes_on);
+  Status RepeatAndRetain(Sequence& sequence, const GoesOn& goes_on);
 
   Model* model_;
   std::shared_ptr<const Tokenizer> tokenizer_;  // of what asks for the repetition
   RetainSettings settings_;
-  int64_t num_to_hold_ = 0;  // 0: no prompt has ended yet
+  int64_t num_to_hold_ = 0;    // 0: no prompt has ended yet
+  double num_left_ = 0;        // held after the last attempt
+  bool has_repeated_ = false;  // since the last prompt ended
   RetainStats stats_;
 };
 

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -129,6 +130,49 @@ TEST_CASE("retaining: every policy works in a generation, and sees what it has t
     if (policy == RetentionPolicy::kH2o) CHECK(generation->stats.reused_tokens == 0);
     if (policy == RetentionPolicy::kSnapKv) CHECK(generation->stats.reused_tokens == 236);
     if (policy == RetentionPolicy::kKnorm) CHECK(generation->stats.reused_tokens == 299);
+  }
+}
+
+TEST_CASE(
+    "retaining: kvzip repeats a text when it is long enough, in little memory, and not when nobody waits for it") {
+  TinyEngine engine(kTiny);
+  const auto cache = OpenCache(*engine.model);
+  {
+    // The prompt fits; the answer outgrows what is to be held.
+    Generator generator(engine.model.get(), engine.tokenizer, cache.get());
+    const auto generation =
+        generator.Generate(SomeTokens(60, 1), Options("kvzip:tokens=100,margin=16,recent=32", 120), {});
+    REQUIRE_MESSAGE(generation, (generation ? "" : generation.error().message));
+    CHECK(generation->retained.num_times > 1);
+    CHECK(generator.sequence().num_held_tokens() < 150);
+  }
+  {
+    // Room for 400 tokens and what is kept of them, but not for 400 tokens more.
+    const size_t block_bytes = KvBlockBytes(engine.model->geometry(), Form{});
+    const auto small = OpenCache(*engine.model, false, 19 * block_bytes);
+    Generator generator(engine.model.get(), engine.tokenizer, small.get());
+    const std::vector<Token> prompt = SomeTokens(400, 2);
+    const auto generation = generator.Generate(prompt, Options("kvzip:keep=0.3,recent=32", 20), {});
+    REQUIRE_MESSAGE(generation, (generation ? "" : generation.error().message));
+    CHECK(generation->retained.num_times == 1);
+    // And for none at all: nothing is given up.
+    const auto tight = OpenCache(*engine.model, false, 14 * block_bytes);
+    Generator other(engine.model.get(), engine.tokenizer, tight.get());
+    const auto whole = other.Generate(prompt, Options("kvzip:keep=0.3,recent=32", 20), {});
+    REQUIRE_MESSAGE(whole, (whole ? "" : whole.error().message));
+    CHECK(whole->retained.num_times == 0);
+    CHECK(whole->tokens.size() == 20);
+  }
+  {
+    std::atomic<bool> is_cancelled = false;
+    GenerateEvents events;
+    events.cancel = &is_cancelled;
+    events.on_prefill = [&](int64_t done, int64_t all) { is_cancelled = done == all; };
+    Generator generator(engine.model.get(), engine.tokenizer, cache.get());
+    const auto generation = generator.Generate(SomeTokens(400, 3), Options("kvzip:keep=0.3", 20), events);
+    REQUIRE(generation);
+    CHECK(generation->finish == FinishReason::kCancelled);
+    CHECK(generation->retained.num_times == 0);
   }
 }
 

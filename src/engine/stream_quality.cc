@@ -33,6 +33,7 @@ class Run {
       const auto step = text_.subspan(begin, std::min(room, text_.size() - begin));
       KVIST_TRY_VOID(steps_.Score(sequence_, step,
                                   [&](size_t i, std::span<const float> logits) { Predicted(begin + i, logits); }));
+      NotePeak();
       begin += step.size();
     }
     quality_.seconds = SecondsSince(began);
@@ -55,9 +56,10 @@ class Run {
     return steps_.Feed(sequence_, last);
   }
 
+  void NotePeak() { quality_.peak_live_bytes = std::max(quality_.peak_live_bytes, cache_.stats().live_bytes); }
+
   // Logits after text_[i].
   void Predicted(size_t i, std::span<const float> logits) {
-    quality_.peak_live_bytes = std::max(quality_.peak_live_bytes, cache_.stats().live_bytes);
     if (i + 1 == text_.size()) return;
     losses_.push_back(LogSumExp(logits) - double{logits[static_cast<size_t>(text_[i + 1])]});
   }

@@ -38,7 +38,7 @@ struct StreamQuality {
   double perplexity = 0;             // of all of it
   int64_t num_slides = 0;
   int64_t num_recomputed_tokens = 0;
-  size_t peak_live_bytes = 0;  // after any step
+  size_t peak_live_bytes = 0;  // before any slide, and at the end
   double seconds = 0;
 };
 
