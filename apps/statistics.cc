@@ -34,6 +34,24 @@ double StaticRatio(const LoadedModel& loaded, const CacheStats& cache) {
 long long Long(int64_t number) {
   return number;
 }
+unsigned long long Count(uint64_t number) {
+  return number;
+}
+
+Json TiersJson(const Cache& cache) {
+  Json tiers = Json::array();
+  for (const auto& [name, tier] : cache.tier_stats()) {
+    tiers.push_back({{"tier", name},
+                     {"hits", tier.num_hits},
+                     {"misses", tier.num_misses},
+                     {"read_bytes", tier.bytes_read},
+                     {"written", tier.num_written},
+                     {"written_bytes", tier.bytes_written},
+                     {"declined", tier.num_declined},
+                     {"failures", tier.num_failures}});
+  }
+  return tiers;
+}
 
 }  // namespace
 
@@ -56,6 +74,15 @@ std::string StatisticsText(const GenerationStats& stats, const LoadedModel& load
         Print("spilled       %s read from the disk tier by steps, which waited %.2f s for it; %s of memory for that\n",
               BytesText(double(cache.spill_bytes_read)).c_str(), cache.spill_wait_s,
               BytesText(double(cache.staging_bytes)).c_str());
+  }
+  for (const auto& [name, tier] : loaded.cache->tier_stats()) {
+    text += Print("%-13s %llu records read (%s), %llu missed; %llu written (%s), %llu declined; %llu failures\n",
+                  (name + " tier").c_str(), Count(tier.num_hits), BytesText(double(tier.bytes_read)).c_str(),
+                  Count(tier.num_misses), Count(tier.num_written), BytesText(double(tier.bytes_written)).c_str(),
+                  Count(tier.num_declined), Count(tier.num_failures));
+  }
+  if (cache.num_damaged_records > 0) {
+    text += Print("damaged       %llu records of the tiers, removed\n", Count(cache.num_damaged_records));
   }
   text += Print("static cache  of the full context of %d tokens: %s", loaded.model->context_length(),
                 BytesText(double(StaticBytes(loaded))).c_str());
@@ -128,6 +155,8 @@ Json StatisticsJson(const GenerationStats& stats, const LoadedModel& loaded) {
           {"staging_bytes", cache.staging_bytes},
           {"spill_read_bytes", cache.spill_bytes_read},
           {"spill_wait_ms", cache.spill_wait_s * 1e3},
+          {"tiers", TiersJson(*loaded.cache)},
+          {"damaged_records", cache.num_damaged_records},
           {"blocks", cache.num_live_blocks},
           {"static_bytes", StaticBytes(loaded)},
           {"static_ratio", StaticRatio(loaded, cache)}};

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "bench/micro/free_memory.h"
+#include "bench/micro/median.h"
 #include "engine/kv_size.h"
 
 namespace kvist {
@@ -28,11 +29,6 @@ struct Case {
   int num_model_layers = 0;
   AttentionTask task;
 };
-
-double Median(std::vector<double> numbers) {
-  std::ranges::sort(numbers);
-  return numbers[numbers.size() / 2];
-}
 
 Result<std::vector<Case>> CasesOf(const AttentionBench& bench) {
   std::vector<Case> cases;

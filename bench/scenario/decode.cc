@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "bench/micro/median.h"
 #include "bench/scenario/fill.h"
 #include "engine/generator.h"
 
@@ -16,12 +17,6 @@ namespace kvist {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double Median(std::vector<double> numbers) {
-  std::ranges::sort(numbers);
-  const size_t middle = numbers.size() / 2;
-  return numbers.size() % 2 == 1 ? numbers[middle] : (numbers[middle - 1] + numbers[middle]) / 2;
-}
 
 // Any will do: which tokens they are does not change the work.
 Token AnyToken(int64_t position, const Model& model) {

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/micro/median.h"
 #include "bench/scenario/fill.h"
 #include "engine/kv_size.h"
 
@@ -21,11 +22,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kFillTokens = 128;  // of a step of the prompt
 constexpr size_t kBudgetParts = 4;
-
-double Median(std::vector<double> numbers) {
-  std::ranges::nth_element(numbers, numbers.begin() + std::ssize(numbers) / 2);
-  return numbers[numbers.size() / 2];
-}
 
 // A token's numbers, the same for every layer and token: they don't change the work.
 struct Rows {

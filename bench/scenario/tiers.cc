@@ -8,6 +8,7 @@
 #include <map>
 #include <utility>
 
+#include "bench/micro/median.h"
 #include "bench/scenario/fill.h"
 #include "bench/scenario/spilled.h"
 #include "engine/generator.h"
@@ -19,11 +20,6 @@ using Clock = std::chrono::steady_clock;
 
 double MillisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
-double Median(std::vector<double> numbers) {
-  std::ranges::nth_element(numbers, numbers.begin() + std::ssize(numbers) / 2);
-  return numbers[numbers.size() / 2];
 }
 
 class TierContest {

@@ -18,6 +18,7 @@
 #include "kvist/retention.h"
 #include "kvist/reuse.h"
 #include "kvist/sealing.h"
+#include "kvist/tier_stats.h"
 
 namespace kvist {
 
@@ -79,9 +80,9 @@ struct CacheStats {
   size_t committed_bytes = 0;
   size_t live_bytes = 0;
   size_t peak_live_bytes = 0;
-  size_t peak_committed_bytes = 0;
-  size_t cumulative_bytes = 0;  // sum of all block allocations ever made
-  size_t copied_bytes = 0;      // by copy-on-write of a shared open block; growing copies nothing
+  size_t peak_committed_bytes = 0;  // with staging_bytes: all that the budget counts
+  size_t cumulative_bytes = 0;      // sum of all block allocations ever made
+  size_t copied_bytes = 0;          // by copy-on-write of a shared open block; growing copies nothing
   size_t num_live_blocks = 0;
   size_t num_sequences = 0;
   size_t num_commits = 0;  // system calls that took memory
@@ -90,12 +91,13 @@ struct CacheStats {
   // Of the live ones, blocks that no sequence holds: prefixes that may be reused, and make room when it is wanted.
   size_t idle_bytes = 0;
   size_t num_idle_blocks = 0;
-  uint64_t num_evicted_blocks = 0;  // idle ones that made room
-  size_t kept_bytes = 0;            // of the live ones, memory of tokens that eviction has left (Sequence::Retain)
-  size_t page_bounds_bytes = 0;     // of Sequence::SelectPages, beside the budget and committed_bytes
-  size_t staging_bytes = 0;         // memory into which spilled blocks are read, beside committed_bytes
-  uint64_t spill_bytes_read = 0;    // of spilled blocks, by steps
-  double spill_wait_s = 0;          // that steps waited for them
+  uint64_t num_evicted_blocks = 0;   // idle ones that made room
+  size_t kept_bytes = 0;             // of the live ones, memory of tokens that eviction has left (Sequence::Retain)
+  size_t page_bounds_bytes = 0;      // of Sequence::SelectPages, beside the budget and committed_bytes
+  size_t staging_bytes = 0;          // memory into which spilled blocks are read, beside committed_bytes
+  uint64_t spill_bytes_read = 0;     // of spilled blocks, by steps
+  double spill_wait_s = 0;           // that steps waited for them
+  uint64_t num_damaged_records = 0;  // of the tiers, found when they were read, and removed
 };
 
 // What a sequence's growth policy has done and seen.
@@ -131,7 +133,8 @@ struct SessionInfo {
 // The memory lives until the cache and its last sequence are gone, in whichever order.
 class Cache {
  public:
-  // kInvalidArgument for a geometry or option out of range; kOutOfMemory when address space can't be reserved.
+  // kInvalidArgument for a geometry or option out of range; kOutOfMemory when address space can't be reserved; kIo for
+  // a disk tier's folder; kUnsupported for what this build or CPU has not (Redis without hiredis, KVIST_ISA).
   static Result<std::unique_ptr<Cache>> Open(const CacheGeometry& geometry, const CacheOptions& options);
   ~Cache();
   Cache(const Cache&) = delete;
@@ -145,8 +148,10 @@ class Cache {
 
   // Stores the sequence under the name, in place of an earlier session, with notes of the caller's own (at most 16
   // MiB). Only blocks that the tier does not have yet are written. When it returns, the session survives a power
-  // failure; when it fails, the earlier one is as it was. Names are 1 to 100 letters, digits, - _ and dots.
-  // kInvalidArgument for a name; kIo and kOutOfMemory (the tier's size) say what to do.
+  // failure; when it fails, the earlier one is as it was (but for kIo after it was replaced, when the system could not
+  // say that the new one is durable). Blocks that others have stored, too, become shared. Names are 1 to 100 letters,
+  // digits, - _ and dots, not a dot first. kInvalidArgument for a name; kIo and kOutOfMemory (the tier's size) say what
+  // to do.
   Status Save(const std::string& name, const Sequence& sequence, std::span<const std::byte> notes = {});
   // The session with as much of its sequence as can be used: all of it as a rule. What is missing, because the model or
   // the form is another now or because stored bytes are damaged (reuse.reason), is to be computed from its tokens; so
@@ -168,7 +173,8 @@ class Cache {
 
   const CacheGeometry& geometry() const;
   const CacheOptions& options() const;
-  CacheStats stats() const;
+  CacheStats stats() const;                                           // cost: a look at every idle block
+  std::vector<std::pair<std::string, TierStats>> tier_stats() const;  // by name, in the order of CacheOptions::tiers
   // Bytes of the cache's blocks that the operating system holds in memory right now, from /proc (slow: for checks).
   Result<size_t> ResidentBytes() const;
 
@@ -210,6 +216,7 @@ class Sequence {
   // may_spill: what the first disk tier has and memory has no room for stays there, spilled, instead of being computed
   // again.
   // Changes nothing and says so where the cache does not share prefixes or tokens were removed from the sequence.
+  // REQUIRES: the prompt begins with the sequence's tokens; so do FindMoved and ReuseMoved.
   ReuseReport Reuse(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX, bool may_spill = false);
 
   // Where CacheOptions::reuses_moved_chunks is set, the next position of the prompt, which the sequence begins with,
@@ -280,7 +287,8 @@ class Sequence {
   // options.policy does not count. kInvalidArgument also where it gives a lane another number of scores than tokens.
   Result<RetentionReport> Retain(const TokenScorer& scorer, RetentionOptions options, int64_t num_tokens_to_keep);
   // From the next step on, Attend also notes what the policy wants to know of attention (tova, h2o, snapkv, expected);
-  // what is noted for other policies stays. kInvalidArgument where it wants nothing.
+  // what is noted for other policies stays. kInvalidArgument where it wants nothing. Cost: within the noise of a prompt
+  // (docs/compression.md); memory beside the budget, for SmolLM2 4.4 MB for the last queries and as much for moments.
   Status Observe(RetentionPolicy policy);
   // For kvzip: the tokens of the next steps repeat tokens [begin, end) of the sequence, a few thousand at most, until
   // the next call; notes what each of them is attended to at most. Do it with a fork, chunk after chunk, and let the
@@ -317,7 +325,8 @@ class Sequence {
   // GrowthOptions::Validate; kOutOfRange when it is static and shorter than the sequence.
   Status SetGrowth(const GrowthOptions& options);
 
-  // A second sequence with the same tokens. All blocks are shared; costs no memory until one of them appends. When a
+  // A second sequence with the same tokens. All blocks are shared; costs no memory until one of them appends, but for a
+  // copy of what was observed and of page bounds. When a
   // step is under way, its Appends have to be done before the fork prepares a step of its own.
   Sequence Fork() const;
 

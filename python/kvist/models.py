@@ -420,7 +420,7 @@ def main(arguments=None):
     try:
         parsed.run(parsed, parsed.dir or default_folder())
     except ModelError as error:
-        say(f"error: {error}")
+        say(f"kvist: error: {error}")
         return 1
     except KeyboardInterrupt:
         say("stopped; the same command goes on where this one was")

@@ -44,4 +44,11 @@ inline uint16_t F32ToBf16(float value) {
   return uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
+// The smallest bfloat16 that is not below the value; NaN stays NaN.
+inline uint16_t RoundUpToBf16(float value) {
+  const uint16_t nearest = F32ToBf16(value);
+  if (!(Bf16ToF32(nearest) < value)) return nearest;
+  return nearest & 0x8000u ? uint16_t(nearest - 1) : uint16_t(nearest + 1);
+}
+
 }  // namespace kvist

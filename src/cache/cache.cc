@@ -158,6 +158,7 @@ CacheStats Cache::stats() const {
   stats.live_bytes += stats.kept_bytes;
   stats.page_bounds_bytes = core_->page_bounds_bytes.load(std::memory_order_relaxed);
   stats.staging_bytes = core_->staging_bytes.load(std::memory_order_relaxed);
+  if (core_->tiers) stats.num_damaged_records = core_->tiers->num_damaged();
   stats.spill_bytes_read = core_->spill_bytes_read.load(std::memory_order_relaxed);
   stats.spill_wait_s = double(core_->spill_wait_ns.load(std::memory_order_relaxed)) * 1e-9;
   stats.peak_live_bytes = core_->peak_live_bytes.load(std::memory_order_relaxed);
@@ -165,6 +166,10 @@ CacheStats Cache::stats() const {
   stats.copied_bytes = core_->copied_bytes.load(std::memory_order_relaxed);
   stats.num_sequences = core_->num_sequences.load(std::memory_order_relaxed);
   return stats;
+}
+
+std::vector<std::pair<std::string, TierStats>> Cache::tier_stats() const {
+  return core_->tiers ? core_->tiers->stats() : std::vector<std::pair<std::string, TierStats>>();
 }
 
 Result<size_t> Cache::ResidentBytes() const {

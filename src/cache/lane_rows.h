@@ -28,7 +28,7 @@ void ForEachProbabilities(const LayerView& layer, std::span<const int32_t> posit
                           std::span<const float> queries, std::span<const int32_t> query_positions,
                           const VisitProbabilities& visit);
 
-// Writes the rows that were chosen of a lane, in order, to tiles of the place's form; tile(i) is the i-th tile's K
+// Writes the rows that were chosen of a lane, in order, to tiles of the place's form; tiles[i] is the i-th tile's K
 // part, its V part follows.
 void WriteTiles(const LayerView& layer, const LaneRows& rows, std::span<const int32_t> chosen,
                 std::span<std::byte* const> tiles);

@@ -17,12 +17,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// The bfloat16 that is not below; NaN stays NaN.
-uint16_t RoundUpToBf16(float x) {
-  const uint16_t nearest = F32ToBf16(x);
-  if (!(Bf16ToF32(nearest) < x)) return nearest;
-  return nearest & 0x8000u ? uint16_t(nearest - 1) : uint16_t(nearest + 1);
-}
 uint16_t RoundDownToBf16(float x) {
   return RoundUpToBf16(-x) ^ 0x8000u;
 }
@@ -62,10 +56,7 @@ Keys ReadKeys(const LayerView& layer, const BlockRef& ref, int kv_head, std::vec
 class PageBounds::SignedQueries {
  public:
   SignedQueries(const LayerGeometry& geometry, const float* queries, Workspace& workspace)
-      : geometry_(geometry),
-        num_rows_(geometry.num_query_heads / geometry.num_kv_heads),
-        queries_(queries),
-        workspace_(workspace) {
+      : geometry_(geometry), num_rows_(geometry.num_heads_per_kv_head()), queries_(queries), workspace_(workspace) {
     workspace.signed_queries.resize(size_t(2 * num_rows_ * geometry.key_dim));
   }
 
@@ -81,8 +72,7 @@ class PageBounds::SignedQueries {
  private:
   void Build(int64_t delta) {
     const int key_dim = geometry_.key_dim;
-    const float scale =
-        geometry_.attention_scale != 0.0f ? geometry_.attention_scale : 1.0f / std::sqrt(float(key_dim));
+    const float scale = geometry_.score_scale();
     std::vector<float>& turned = workspace_.queries;
     turned.assign(queries_, queries_ + num_rows_ * key_dim);
     if (delta != 0) Rotate(geometry_.rope, -delta, turned.data(), num_rows_, key_dim);

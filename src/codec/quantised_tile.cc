@@ -43,12 +43,6 @@ constexpr BitPlane kPlanes4[] = {{4, 0}};
 constexpr BitPlane kPlanes3[] = {{2, 0}, {1, 2}};
 constexpr BitPlane kPlanes2[] = {{2, 0}};
 
-// The smallest bfloat16 that is not below a positive number.
-uint16_t RoundUpToBf16(float x) {
-  const uint16_t rounded = F32ToBf16(x);
-  return Bf16ToF32(rounded) < x ? uint16_t(rounded + 1) : rounded;
-}
-
 bool AllFinite(const float* numbers, size_t n) {
   float sum = 0;  // of n zeros, or NaN
   for (size_t i = 0; i < n; ++i) sum += numbers[i] * 0.0f;

@@ -44,7 +44,7 @@ class StrategySet {
   const Strategy& Of(ChatClass chat_class) const { return strategies_[of_class_[size_t(chat_class)]]; }
   // What a cache has to be opened with.
   Form cache_form() const { return cache_form_; }
-  std::string Names() const;  // "predictive, tiers, ..."
+  std::string Names() const;  // "compressed, doubling, ..."
 
  private:
   std::vector<Strategy> strategies_;

@@ -17,7 +17,7 @@ enum class Activation : uint8_t {
   kGeluTanh,  // Gaussian error linear unit, tanh approximation
 };
 
-// What a model file says about its own shape, read and checked. The families are one graph (model.cc) with the
+// What a model file says about its own shape, read and checked. The families are one graph (graph.cc) with the
 // switches below; a family is a row of a table in model_config.cc, not a class.
 struct ModelConfig {
   std::string architecture;  // as in the file: "llama", "gemma3", ...

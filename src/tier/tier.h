@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "kvist/error.h"
+#include "kvist/tier_stats.h"
 #include "tier/record.h"
 
 namespace kvist {
@@ -33,18 +33,6 @@ struct TierRead {
 
   bool is_hit = false;            // out
   std::vector<std::byte> header;  // out, encoded, if it is wanted
-};
-
-struct TierStats {
-  uint64_t num_records = 0;               // held now; 0 where that is unknown
-  uint64_t bytes = 0;                     // held now, all that the tier takes; 0 where that is unknown
-  uint64_t limit_bytes = 0;               // 0: none of its own
-  uint64_t num_hits = 0, num_misses = 0;  // of Read, since the tier was opened, as all that follow
-  uint64_t bytes_read = 0, bytes_written = 0;
-  uint64_t num_written = 0;   // records
-  uint64_t num_declined = 0;  // records that were not stored: no room, too slow, broken
-  uint64_t num_evicted = 0;   // records
-  uint64_t num_failures = 0;  // calls that the system or the peer failed
 };
 
 // A place for records outside the memory of the cache. It may decline to store, may forget and may miss; what it does
