@@ -7,7 +7,7 @@ BUILD := build/release
 export GGML_DIR ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build demo test format ci clean
+.PHONY: help setup build tests demo test format ci clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -18,9 +18,12 @@ help: ## this list
 setup: ## what the build needs: Debian packages, ggml in .venv
 	@scripts/setup.sh
 
-build: setup ## the library, the program and the tests, in build/release
+build: setup ## the library and the program, in build/release
 	@mkdir -p build; cmake --preset release -DGGML_DIR="$(GGML_DIR)" $(CMAKE_FLAGS) >build/configure.log 2>&1 \
 	  || { cat build/configure.log; exit 1; }
+	@cmake --build --preset release --parallel $(JOBS) --target kvist_program
+
+tests: build ## the tests, too
 	@cmake --build --preset release --parallel $(JOBS)
 
 demo: build ## a real model answers from the cache
@@ -29,7 +32,7 @@ demo: build ## a real model answers from the cache
 
 test: ## every test, with the two models they run on
 	@KVIST_SETUP_TESTS=1 scripts/setup.sh
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory tests
 	@$(BUILD)/kvist model get smollm2 gemma3 >/dev/null
 	@ctest --preset release --parallel $(JOBS)
 

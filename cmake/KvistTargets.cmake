@@ -41,5 +41,5 @@ endfunction()
 # For sources whose own speed nobody waits for: the program's command lines (CLI11 is all templates) and tests. Half the
 # time of compiling them goes into optimising.
 function(kvist_compile_quickly)
-  set_property(SOURCE ${ARGN} APPEND PROPERTY COMPILE_OPTIONS $<$<CONFIG:Release,RelWithDebInfo>:-O1>)
+  set_property(SOURCE ${ARGN} APPEND PROPERTY COMPILE_OPTIONS $<$<CONFIG:Release,RelWithDebInfo>:-O1$<SEMICOLON>-g1>)
 endfunction()
