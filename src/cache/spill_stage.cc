@@ -7,6 +7,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "base/round_up.h"
@@ -21,6 +22,9 @@ constexpr size_t kBytesAtOnce = size_t{256} << 10;
 constexpr int kNumHelpers = 2;
 // Halves of the memory are at most this part of the budget: enough that passes cost nothing to speak of.
 constexpr size_t kHalvesOfBudget = 16;
+// A thread that reads slower than this waits for a device; copying from the page cache is several times as fast.
+constexpr double kDeviceBytesPerNs = 0.7;
+constexpr double kFade = 0.98;  // what a read still weighs after the next one
 
 }  // namespace
 
@@ -29,12 +33,21 @@ size_t StagingBytes(const BlockLayout& layout, size_t budget_bytes) {
                      PageBytes());
 }
 
+void SpillStage::ReadSpeed::Add(size_t bytes, int64_t nanoseconds) {
+  bytes_ = bytes_ * kFade + double(bytes);
+  nanoseconds_ = nanoseconds_ * kFade + double(nanoseconds);
+}
+
+bool SpillStage::ReadSpeed::waits_for_device() const {
+  return bytes_ < nanoseconds_ * kDeviceBytesPerNs;
+}
+
 // Parts of one layer's blocks on their way into memory. Whoever wants to may read some of them; when there is nothing
 // left to take and nobody reads any more, they are there.
 class SpillStage::PartsRead {
  public:
   PartsRead(Turn turn_in, std::shared_ptr<const Groups> groups, size_t group, size_t part_index, std::byte* parts,
-            size_t part_bytes, std::atomic<uint64_t>* bytes_read)
+            size_t part_bytes, std::shared_ptr<ReadSpeed> speed, std::atomic<uint64_t>* bytes_read)
       : turn(turn_in),
         groups_(std::move(groups)),
         group_(group),
@@ -43,6 +56,7 @@ class SpillStage::PartsRead {
         parts_(parts),
         part_bytes_(part_bytes),
         at_once_(std::max<size_t>(1, kBytesAtOnce / part_bytes)),
+        speed_(std::move(speed)),
         bytes_read_(bytes_read),
         next_(pass_.first_slot) {}
 
@@ -78,12 +92,15 @@ class SpillStage::PartsRead {
   std::optional<Unread> Read(size_t first) {
     const auto& records = (*groups_)[group_].records;
     const size_t end = std::min(first + at_once_, pass_.end_slot);
+    const auto start = std::chrono::steady_clock::now();
     for (size_t slot = first; slot < end; ++slot) {
       std::byte* const part = parts_ + (slot - pass_.first_slot) * part_bytes_;
       const Status read = records[slot]->ReadPart(part_index_, {part, part_bytes_});
       if (!read) return Unread{read.error(), group_, slot};
-      bytes_read_->fetch_add(part_bytes_, std::memory_order_relaxed);
     }
+    const std::chrono::nanoseconds taken = std::chrono::steady_clock::now() - start;
+    speed_->Add((end - first) * part_bytes_, taken.count());
+    bytes_read_->fetch_add((end - first) * part_bytes_, std::memory_order_relaxed);
     return std::nullopt;
   }
 
@@ -99,6 +116,7 @@ class SpillStage::PartsRead {
   const size_t part_index_;
   std::byte* const parts_;
   const size_t part_bytes_, at_once_;
+  const std::shared_ptr<ReadSpeed> speed_;
   std::atomic<uint64_t>* const bytes_read_;
   mutable std::mutex mutex_;
   std::condition_variable done_;
@@ -180,7 +198,7 @@ Status SpillStage::Prepare(std::span<const BlockTable> tables) {
   }
   groups_ = std::move(groups);
   PlanTurns();
-  if (!core_->options.reads_ahead) return {};
+  if (!ReadsAhead()) return {};
   for (size_t turn = 0; turn < std::min(turns_.size(), reads_.size()); ++turn) BeginTurn(turn);
   return {};
 }
@@ -238,6 +256,12 @@ std::byte* SpillStage::PartsOf(size_t turn) const {
   return memory_->data() + turn % reads_.size() * (charged_bytes_ / reads_.size());
 }
 
+bool SpillStage::ReadsAhead() const {
+  if (!core_->options.reads_ahead) return false;
+  static const auto num_cores = int(std::thread::hardware_concurrency());
+  return num_workers_ < num_cores || speed_->waits_for_device();
+}
+
 std::shared_ptr<SpillStage::PartsRead> SpillStage::BeginTurn(size_t turn) {
   std::shared_ptr<PartsRead>& read = ReadOf(turn);
   if (read && read->turn == turns_[turn]) return read;
@@ -248,8 +272,8 @@ std::shared_ptr<SpillStage::PartsRead> SpillStage::BeginTurn(size_t turn) {
   const int layer = turns_[turn].layer;
   const auto [group, part_index] = core_->places[size_t(layer)];
   read = std::make_shared<PartsRead>(turns_[turn], groups_, size_t(group), size_t(part_index), PartsOf(turn),
-                                     LayoutOf(layer).PartBytes(size_t(part_index)), &core_->spill_bytes_read);
-  for (int i = 0; i < (core_->options.reads_ahead ? kNumHelpers : 0); ++i) {
+                                     LayoutOf(layer).PartBytes(size_t(part_index)), speed_, &core_->spill_bytes_read);
+  for (int i = 0; i < (ReadsAhead() ? kNumHelpers : 0); ++i) {
     core_->tiers->queue().Submit(TransferPriority::kFetch, 0, [read] { read->Work(); });
   }
   return read;
@@ -261,7 +285,7 @@ std::shared_ptr<SpillStage::PartsRead> SpillStage::BeginThisAndNext(size_t turn)
   // After the last comes the first, for the next step, if it has the other half of the memory.
   const size_t next = (turn + 1) % turns_.size();
   const bool has_room = next % reads_.size() != turn % reads_.size();
-  if (has_room && core_->options.reads_ahead) BeginTurn(next);
+  if (has_room && ReadsAhead()) BeginTurn(next);
   return read;
 }
 
@@ -273,6 +297,7 @@ std::span<const SpillStage::Pass> SpillStage::PassesOf(int layer) const {
 
 std::optional<StagedParts> SpillStage::Await(int layer, size_t pass, Worker worker) {
   if (GroupOf(layer).passes.empty()) return std::nullopt;
+  num_workers_ = worker.count;
   const size_t turn = first_turn_[size_t(layer)] + pass;
   const auto start = std::chrono::steady_clock::now();
   const auto read = BeginThisAndNext(turn);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -33,8 +34,10 @@ struct StagedParts {
 size_t StagingBytes(const BlockLayout& layout, size_t budget_bytes);
 
 // Where a step finds the blocks of its sequence that have been spilled. A layer attends in passes over consecutive
-// splits, as many as have their spilled blocks in half of the memory; the other half is being read into meanwhile, for
-// the next pass or the next layer. What has been read stays for the next step while the same blocks are spilled.
+// splits, as many as have their spilled blocks in half of the memory; the other half can be read into meanwhile by other
+// threads, for the next pass or the next layer. They do so where cores are free, or where reading waits for a device: while
+// every core attends and what is read lies in memory anyway, they would only take turns with those who wait for them.
+// What has been read stays for the next step while the same blocks are spilled.
 // The memory, an eighth of the cache's budget or less (but two splits at least), counts in it.
 // One thread at a time, but for Await.
 class SpillStage {
@@ -72,6 +75,15 @@ class SpillStage {
   size_t memory_bytes() const { return charged_bytes_; }
 
  private:
+  // How fast one thread reads, as a mean in which old reads fade.
+  class ReadSpeed {
+   public:
+    void Add(size_t bytes, int64_t nanoseconds);
+    bool waits_for_device() const;  // false till something is known
+
+   private:
+    std::atomic<double> bytes_{0}, nanoseconds_{0};  // of little use and no harm when two threads add at once
+  };
   class PartsRead;
   struct Group {
     std::vector<std::shared_ptr<const HeldRecord>> records;  // [slot]
@@ -102,6 +114,7 @@ class SpillStage {
   std::shared_ptr<PartsRead> BeginThisAndNext(size_t turn);
   std::shared_ptr<PartsRead>& ReadOf(size_t turn) { return reads_[turn % reads_.size()]; }
   std::byte* PartsOf(size_t turn) const;
+  bool ReadsAhead() const;
   void Note(const std::optional<Unread>& unread, std::optional<Loss>& loss) const;
   const BlockLayout& LayoutOf(int layer) const;
   const Group& GroupOf(int layer) const { return (*groups_)[size_t(core_->places[size_t(layer)].group)]; }
@@ -112,6 +125,8 @@ class SpillStage {
   std::vector<size_t> first_turn_;  // [layer]
   std::optional<AddressRange> memory_;
   size_t charged_bytes_ = 0;
+  const std::shared_ptr<ReadSpeed> speed_ = std::make_shared<ReadSpeed>();  // reads may outlive the stage
+  std::atomic<int> num_workers_{1};                                         // of the last Attend
   std::mutex mutex_;                                 // of what follows, between the workers of an Attend
   std::array<std::shared_ptr<PartsRead>, 2> reads_;  // for the even and for the odd turns
   std::optional<Loss> loss_;                         // in turns that are over
