@@ -15,8 +15,8 @@ install(FILES "${PROJECT_BINARY_DIR}/kvistConfig.cmake" "${PROJECT_BINARY_DIR}/k
         DESTINATION "${KVIST_PACKAGE_DIR}")
 
 if(TARGET kvist_program)
-  set(scripts models.py report.py report_data.py report_figures.py report_metrics.py report_page.py report_text.py
-              sdpa_worker.py)
+  set(scripts models.py report.py report_data.py report_drawing.py report_figures.py report_input.py
+              report_metrics.py report_page.py report_text.py sdpa_worker.py)
   install(TARGETS kvist_program)
   list(TRANSFORM scripts PREPEND python/kvist/ OUTPUT_VARIABLE script_files)
   install(FILES ${script_files} DESTINATION "${CMAKE_INSTALL_DATADIR}/kvist")

@@ -2,8 +2,8 @@
 # Copyright 2026 The Kvist authors
 """Makes figures and a page of what `kvist bench growth --json` measured; `kvist report` runs this file.
 
-Reading is in report_data.py, drawing in report_figures.py, the page in report_page.py, the words of both languages in
-report_text.py. Nothing is written before everything is made.
+Files are read in report_input.py and sorted in report_data.py, figures are drawn in report_figures.py, the page is in
+report_page.py, the words of both languages in report_text.py. Nothing is written before everything is made.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import signal
 import sys
 import tempfile
 
-from report_data import ReportError, read_records, sort_records
+from report_data import growth_record, sort_records
+from report_input import ReportError, nothing_to_report, read_results
 from report_page import make_page
 from report_text import LANGUAGES, Words
 
@@ -26,22 +27,30 @@ def say(kind, text):
 
 def make_report(paths, folder, language, note):
     """Writes the figures and index.html into folder, which is made where it is missing, and returns the page's path."""
-    figures = import_figures()
-    sections = sort_records(read_records(paths, note), note)
+    drawing, drawers = import_drawing()
+    sections = read_sections(paths, note)
     words = Words(language)
-    with figures.drawing_with_fonts_for(figures.texts_of(sections, words)):
-        drawings = [list(figures.draw_section(section, words)) for section in sections]
-    suffixes = file_suffixes(sections)
-    contents = {
-        f"{drawing.name}{suffix}.png": drawing.png for suffix, own in zip(suffixes, drawings) for drawing in own
-    }
+    texts = set().union(words.text(), *(drawers[each.kind].texts_of(each, words) for each in sections))
+    with drawing.drawing_with_fonts_for(texts):
+        drawings = [list(drawers[section.kind].draw_section(section, words)) for section in sections]
+    contents = name_files(sections, drawings)
     contents["index.html"] = make_page(sections, drawings, words).encode("utf-8")  # last: it stands for the whole
     write_files(folder, contents)
     return folder / "index.html"
 
 
-def import_figures():
+def read_sections(paths, note):
+    results = read_results(paths, note)
+    sections = sort_records([growth_record(line) for line in results["growth"]], note)
+    if not sections:
+        raise nothing_to_report(paths)
+    return sections
+
+
+def import_drawing():
+    """What all figures share, and {kind of section: the module that draws it}."""
     try:
+        import report_drawing
         import report_figures
     except ImportError as error:
         if (error.name or "").startswith("report_"):
@@ -51,22 +60,22 @@ def import_figures():
             f"source tree, which puts it into .venv, or where that is not used install the Debian package "
             f"python3-matplotlib."
         ) from error
-    return report_figures
+    return report_drawing, {"growth": report_figures}
 
 
-def file_suffixes(sections):
-    """What tells the figures of sections apart: the geometry, and a number where several machines or commits measured
-    the same one."""
-    suffixes = []
-    for section in sections:
-        base = "-" + (re.sub(r"[^\w.]+", "_", section.geometry) or "_")
+def name_files(sections, drawings):
+    """{name: bytes} of all figures: the geometry or model tells those of sections apart, and a number where several
+    machines, commits or settings have the same one."""
+    contents = {}
+    for section, own in zip(sections, drawings):
+        base = "-" + (re.sub(r"[^\w.]+", "_", section.label) or "_")
         suffix = base
         number = 1
-        while suffix in suffixes:
+        while any(f"{each.name}{suffix}.png" in contents for each in own):
             number += 1
             suffix = f"{base}-{number}"
-        suffixes.append(suffix)
-    return suffixes
+        contents.update({f"{each.name}{suffix}.png": each.png for each in own})
+    return contents
 
 
 def write_files(folder, contents):

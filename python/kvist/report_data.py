@@ -1,25 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The Kvist authors
-"""Reads what `kvist bench growth --json` printed and sorts it: one section for each machine and geometry, in it the
-tables, in each table the caches by scenario."""
+"""Sorts what `kvist bench growth --json` printed: one section for each machine and geometry, in it the tables, in each
+table the caches by scenario."""
 
 import collections
 import dataclasses
-import json
-import sys
 
-
-class ReportError(Exception):
-    """What went wrong, where, and what to do: one sentence for the user."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """What made a result."""
-
-    cpu: str
-    isa: str
-    commit: str
+from report_input import Origin, place_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +53,13 @@ class Section:
     geometry: str
     tables: dict  # name: Table
 
+    kind = "growth"
+
+    @property
+    def label(self):
+        """What tells its files from those of other sections of the kind."""
+        return self.geometry
+
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
@@ -88,97 +82,19 @@ class Record:
 # --- reading ---
 
 
-def read_records(paths, note):
-    """The growth records of all files ("-" is standard input), in order. note(text) tells what was left out."""
-    records = []
-    others = collections.Counter()
-    for path in paths:
-        for number, line in enumerate(_read_lines(path), 1):
-            if not line.strip():
-                continue
-            found = _parse_object(line, path, number)
-            if found.get("bench") == "growth":
-                records.append(_growth_record(found, path, number))
-            else:
-                others[str(found.get("bench") or found.get("command") or "unknown")] += 1
-    if others:
-        names = ", ".join(sorted(others))
-        note(f"records left out because `kvist bench growth` did not make them: {others.total()} ({names})")
-    if not records:
-        raise ReportError(
-            f"There is nothing to report in {', '.join(map(str, paths))}: it holds no record of the growth benchmark; "
-            f"make some with `kvist bench growth --json > results.json`."
-        )
-    return records
-
-
-def _read_lines(path):
-    try:
-        if path == "-":
-            content = sys.stdin.buffer.read()
-        else:
-            with open(path, "rb") as file:
-                content = file.read()
-        return content.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise ReportError(f"{path}, line {number}, is not UTF-8 text; {_WHAT_IS_READ}.") from error
-    except OSError as error:
-        raise ReportError(f"{path} can't be read ({error.strerror}); check the path.") from error
-
-
-_MOST = 1e18  # more than anything that can be measured here; an axis can show it
-_WHAT_IS_READ = "a report is made from what `kvist bench growth --json` prints"
-
-
-def _parse_object(line, path, number):
-    def refuse(constant):
-        raise ValueError(f"{constant} is not a JSON value")
-
-    try:
-        found = json.loads(line, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise ReportError(f"{path}, line {number}, is not JSON ({reason}); {_WHAT_IS_READ}.") from error
-    if not isinstance(found, dict):
-        raise ReportError(f"{path}, line {number}, is not a JSON object; {_WHAT_IS_READ}.")
-    return found
-
-
-def _growth_record(found, path, number):
-    def text(holder, key, default=None):
-        value = holder.get(key, default)
-        if not isinstance(value, str):
-            raise ReportError(f"{path}, line {number}, has no text in its field '{key}'; {_WHAT_IS_READ}.")
-        return value
-
-    params = found.get("params")
-    if not isinstance(params, dict):
-        raise ReportError(f"{path}, line {number}, has no object in its field 'params'; {_WHAT_IS_READ}.")
-    value = found.get("value")
-    if not _is_amount(value):
-        raise ReportError(
-            f"{path}, line {number}: the value of '{text(found, 'metric')}' is neither a number from 0 to 10^18 nor "
-            f"null; {_WHAT_IS_READ}."
-        )
+def growth_record(line):
     known = ("table", "scenario", "geometry", "growth")
-    details = tuple((key, str(detail)) for key, detail in params.items() if key not in known)
+    details = tuple((key, str(detail)) for key, detail in line.params.items() if key not in known)
     return Record(
-        origin=Origin(text(found, "cpu"), text(found, "isa"), text(found, "commit")),
-        geometry=text(params, "geometry"),
-        table=text(params, "table"),
-        scenario=Scenario(text(params, "scenario"), details),
-        impl=text(found, "impl"),
-        growth=text(params, "growth", ""),
-        metric=text(found, "metric"),
-        value=value,
+        origin=line.origin,
+        geometry=line.param_text("geometry"),
+        table=line.param_text("table"),
+        scenario=Scenario(line.param_text("scenario"), details),
+        impl=line.text("impl"),
+        growth=line.param_text("growth", ""),
+        metric=line.text("metric"),
+        value=line.value(),
     )
-
-
-def _is_amount(value):
-    if value is None:
-        return True
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _MOST
 
 
 # --- sorting ---
@@ -224,7 +140,7 @@ def sort_records(records, note):
 
 
 def _in_order(tables):
-    return sorted(tables.items(), key=lambda item: _place(_TABLES, item[0]))
+    return sorted(tables.items(), key=lambda item: place_in(_TABLES, item[0]))
 
 
 def _make_table(name, runs, contestant, section):
@@ -237,9 +153,5 @@ def _make_table(name, runs, contestant, section):
             table.contestants.append(who)
         table.runs[who, scenario] = metrics
         table.specs[who, scenario] = growth
-    table.contestants.sort(key=lambda who: (who.is_ours, _place(_IMPLS, who.impl), _place(_KINDS, who.kind)))
+    table.contestants.sort(key=lambda who: (who.is_ours, place_in(_IMPLS, who.impl), place_in(_KINDS, who.kind)))
     return table
-
-
-def _place(order, name):
-    return order.index(name) if name in order else len(order)

@@ -1,33 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The Kvist authors
-"""Draws the figures of a report. The only part that needs matplotlib (3.6 or newer)."""
+"""Draws the figures of the growth benchmark: bars."""
 
-import contextlib
 import dataclasses
-import io
-import re
 
-import matplotlib
-from matplotlib import font_manager, ft2font, ticker
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib import ticker
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from report_data import ReportError
+from report_drawing import INK, Drawing, Sheet, origin_text
 from report_metrics import METRICS, contestant_text, number_text, scenario_text, shown_value
 
-DPI = 150
 LOG_SPAN = 30  # values further apart than this are shown on a log scale
 HATCH = "/////"
-INK = "#333333"
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-    name: str  # of the file, without its ending
-    caption: str
-    png: bytes
 
 
 # --- colours ---
@@ -66,41 +51,6 @@ def colours_of(contestants):
 
 def _lighter(colour, steps):
     return tuple(1 - (1 - part) * 0.62**steps for part in to_rgb(colour))
-
-
-# --- fonts ---
-
-_LIKELY_FONT = re.compile(r"noto.*(cjk|sans-?sc)|wqy|sourcehan|droidsansfallback|simhei|msyh|pingfang", re.IGNORECASE)
-
-
-def use_fonts_for(text):
-    """Sets fonts that have every character of text. ReportError when none has: nothing is drawn as empty boxes."""
-    missing = _characters_missing(text, font_manager.findfont("DejaVu Sans"))
-    families = ["DejaVu Sans"]
-    if missing:
-        path = _find_font(missing)
-        font_manager.fontManager.addfont(path)
-        families.insert(0, font_manager.FontProperties(fname=path).get_name())
-    matplotlib.rcParams["font.family"] = families
-
-
-def _find_font(characters):
-    # Not from matplotlib's list of fonts: that is kept from an earlier run, and a font may have been installed since.
-    paths = sorted(font_manager.findSystemFonts(), key=lambda path: (not _LIKELY_FONT.search(path), path))
-    for path in paths:
-        if not _characters_missing(characters, path):
-            return path
-    raise ReportError(
-        f"No font of this system has the characters of the labels ({''.join(sorted(characters))[:8]} ...); install the "
-        f"Debian package fonts-noto-cjk or the smaller fonts-wqy-microhei, or make the report with --lang en."
-    )
-
-
-def _characters_missing(characters, path):
-    with contextlib.suppress(RuntimeError, OSError):  # a file that is no font has none of them
-        font = ft2font.FT2Font(path)
-        return {each for each in characters if each.isprintable() and not font.get_char_index(ord(each))}
-    return set(characters)
 
 
 # --- panels ---
@@ -218,57 +168,13 @@ def _clean(axes, value_axis):
 # --- figures ---
 
 
-class _Sheet:
-    """A figure with its title above and its notes below the panels. Heights in inches, so that they don't change with
-    the figure's size."""
-
-    def __init__(self, width, height, title):
-        self.figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-        FigureCanvasAgg(self.figure)
-        self._height = height
-        self._below = 0.12
-        heading = self.figure.suptitle(title, y=1 - 0.16 / height, va="top", fontsize=15, fontweight="bold")
-        heading.set_in_layout(False)  # there is room for it already
-
-    def add_line(self, text, size=9):
-        self.figure.text(0.012, self._below / self._height, text, fontsize=size, color="#555555", va="bottom")
-        self._below += 0.24
-
-    def add_legend(self, handles):
-        num_lines = max(handle.get_label().count("\n") for handle in handles) + 1
-        columns = 6 if num_lines == 1 else 4
-        num_rows = -(-len(handles) // columns)
-        self.figure.legend(
-            handles=handles,
-            loc="lower center",
-            bbox_to_anchor=(0.5, self._below / self._height),
-            ncol=columns,
-            frameon=False,
-            fontsize=10,
-            borderaxespad=0,
-            borderpad=0.2,
-        )
-        self._below += 0.1 + 0.2 * num_rows * num_lines
-
-    def png(self):
-        bottom = (self._below + 0.08) / self._height
-        self.figure.tight_layout(rect=(0.004, bottom, 0.996, 1 - 0.45 / self._height), h_pad=2, w_pad=2)
-        content = io.BytesIO()
-        self.figure.savefig(content, format="png", dpi=DPI, metadata={"Software": "kvist report"})
-        return content.getvalue()
-
-
-def _origin_text(origin):
-    return f"{origin.cpu} · {origin.isa} · {origin.commit}"
-
-
 def _geometry_text(words, section):
     return words("geometry") + words("colon") + words.name("geometry", section.geometry)
 
 
 def _finish(sheet, section, table, runs, scales, words, with_legend):
     """Adds what stands below the panels, from the bottom up."""
-    sheet.add_line(f"{_geometry_text(words, section)} · {_origin_text(section.origin)}", size=8)
+    sheet.add_line(f"{_geometry_text(words, section)} · {origin_text(section.origin)}", size=8)
     notes = [words("ran full")] * any(table.ran_full(*run) for run in runs)
     notes += [words("dropped tokens")] * any(table.dropped_tokens(*run) for run in runs)
     notes += [words("nothing there")] * any(scale.has_zeros for scale in scales)
@@ -284,7 +190,7 @@ def _finish(sheet, section, table, runs, scales, words, with_legend):
 
 
 def _grouped_figure(section, table, title, metrics, words, size, always_log=False):
-    sheet = _Sheet(*size, title)
+    sheet = Sheet(*size, title)
     num_columns = min(2, len(metrics))
     panels = sheet.figure.subplots(-(-len(metrics) // num_columns), num_columns, squeeze=False).flat
     scales = []
@@ -298,7 +204,7 @@ def _grouped_figure(section, table, title, metrics, words, size, always_log=Fals
 def _listed_figure(section, table, scenario, title, metrics, words):
     num_lines = sum(1 + 0.6 * bool(who.options) for who in table.contestants)
     num_rows = -(-len(metrics) // 2)
-    sheet = _Sheet(13, 1.3 + num_rows * (1.0 + 0.33 * num_lines), title)
+    sheet = Sheet(13, 1.3 + num_rows * (1.0 + 0.33 * num_lines), title)
     panels = sheet.figure.subplots(num_rows, 2, squeeze=False)
     scales = []
     for i, (metric, always_log) in enumerate(metrics):
@@ -335,23 +241,10 @@ def draw_section(section, words):
             yield Drawing(name if number == 1 else f"{name}-{number}", title, png)
 
 
-def texts_of(sections, words):
-    """All that may be written into figures."""
-    texts = list(words.all())
-    for section in sections:
-        texts += [_origin_text(section.origin), section.geometry]
-        for table in section.tables.values():
-            texts += [scenario_text(words, each) for each in table.scenarios]
-            texts += [contestant_text(words, each) for each in table.contestants]
+def texts_of(section, words):
+    """The characters of what may be written into its figures, beside the report's words."""
+    texts = [origin_text(section.origin), section.geometry]
+    for table in section.tables.values():
+        texts += [scenario_text(words, each) for each in table.scenarios]
+        texts += [contestant_text(words, each) for each in table.contestants]
     return set("".join(texts))
-
-
-@contextlib.contextmanager
-def drawing_with_fonts_for(text):
-    """Lets draw_section draw text, without the user's own settings of matplotlib and without changing them."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"text.parse_math": False, "axes.titlesize": 12.5, "axes.labelcolor": "#555555"})
-        matplotlib.rcParams.update({"text.color": INK, "hatch.linewidth": 0.9, "font.size": 10})
-        use_fonts_for(text)
-        yield

@@ -111,5 +111,6 @@ class Words:
         """The name of a table, scenario, geometry or metric: translated where it is known."""
         return self(f"{kind} {name}") if f"{kind} {name}" in _WORDS else name
 
-    def all(self):
-        return (texts[self._column] for texts in _WORDS.values())
+    def text(self):
+        """All of them."""
+        return "".join(texts[self._column] for texts in _WORDS.values())

@@ -25,6 +25,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python" / "kvist"))
 import report  # noqa: E402
 import report_data  # noqa: E402
+import report_input  # noqa: E402
 import report_metrics  # noqa: E402
 from report_text import LANGUAGES, Words  # noqa: E402
 
@@ -147,10 +148,11 @@ class Reading(ReportTest):
     def read(self, *contents):
         notes = []
         paths = [str(self.file(content, f"{i}.json")) for i, content in enumerate(contents)]
-        return report_data.sort_records(report_data.read_records(paths, notes.append), notes.append), notes
+        lines = report_input.read_results(paths, notes.append)["growth"]
+        return report_data.sort_records(map(report_data.growth_record, lines), notes.append), notes
 
     def assert_refused(self, content, *words):
-        with self.assertRaises(report_data.ReportError) as caught:
+        with self.assertRaises(report_input.ReportError) as caught:
             self.read(content)
         for word in words:
             self.assertIn(word, str(caught.exception))
@@ -158,7 +160,7 @@ class Reading(ReportTest):
     def test_runs_are_sorted_by_machine_table_and_cache(self):
         (section,), notes = self.read(json_lines(reversed(all_records())))
         self.assertEqual(notes, [])
-        self.assertEqual(section.origin, report_data.Origin("A CPU", "avx2", "abc1234"))
+        self.assertEqual(section.origin, report_input.Origin("A CPU", "avx2", "abc1234"))
         self.assertEqual(list(section.tables), ["comprehensive", "predictive", "append", "trace"])
         contestants = section.tables["comprehensive"].contestants
         self.assertEqual([(who.impl, who.kind) for who in contestants], [(i, g.partition(":")[0]) for i, g in CACHES])
@@ -278,7 +280,8 @@ class Failing(ReportTest):
 
     def test_without_matplotlib(self):
         with unittest.mock.patch.dict(sys.modules, {"matplotlib": None}):
-            sys.modules.pop("report_figures", None)
+            for name in ("report_figures", "report_drawing"):
+                sys.modules.pop(name, None)
             arguments = (self.file(json_lines(all_records())), "-o", self.output)
             self.assert_fails(arguments, "matplotlib", "make build", sys.executable)
 
@@ -400,7 +403,7 @@ class Making(ReportTest):
         self.assertFalse(report_figures._scale_of([0, 0], always_log=True).is_log)
 
     def test_a_font_is_chosen_for_its_characters(self):
-        import report_figures
+        import report_drawing
 
         # DejaVu Sans has no Chinese; files that are no fonts are passed over.
         from matplotlib import font_manager
@@ -408,15 +411,15 @@ class Making(ReportTest):
         dejavu = font_manager.findfont("DejaVu Sans")
         fonts = [str(self.file(b"no font", "noto-cjk.ttc")), dejavu]
         with unittest.mock.patch("matplotlib.font_manager.findSystemFonts", return_value=fonts):
-            self.assertEqual(report_figures._find_font({"é"}), dejavu)
-            with self.assertRaises(report_data.ReportError):
-                report_figures._find_font({"缓"})
+            self.assertEqual(report_drawing._find_font({"é"}), dejavu)
+            with self.assertRaises(report_input.ReportError):
+                report_drawing._find_font({"缓"})
 
     def test_chinese(self):
         """With any font: the words are looked at here, that a font has them is checked by the program itself."""
-        import report_figures
+        import report_drawing
 
-        with unittest.mock.patch.object(report_figures, "use_fonts_for"), warnings.catch_warnings():
+        with unittest.mock.patch.object(report_drawing, "use_fonts_for"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             code, _, err = self.run_main(self.file(json_lines(all_records())), "-o", self.output, "--lang", "zh")
         self.assertEqual((code, err), (0, ""))
