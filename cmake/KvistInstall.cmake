@@ -16,7 +16,8 @@ install(FILES "${PROJECT_BINARY_DIR}/kvistConfig.cmake" "${PROJECT_BINARY_DIR}/k
 
 if(TARGET kvist_program)
   set(scripts models.py report.py report_data.py report_drawing.py report_figures.py report_input.py
-              report_metrics.py report_page.py report_text.py sdpa_worker.py)
+              report_line_figures.py report_metrics.py report_page.py report_quality.py report_quality_figures.py
+              report_quality_tables.py report_series.py report_text.py sdpa_worker.py)
   install(TARGETS kvist_program)
   list(TRANSFORM scripts PREPEND python/kvist/ OUTPUT_VARIABLE script_files)
   install(FILES ${script_files} DESTINATION "${CMAKE_INSTALL_DATADIR}/kvist")

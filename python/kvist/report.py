@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The Kvist authors
-"""Makes figures and a page of what `kvist bench growth --json` measured; `kvist report` runs this file.
+"""Makes figures and a page of what `kvist bench growth --json` and `kvist eval --json` measured; `kvist report` runs
+this file.
 
-Files are read in report_input.py and sorted in report_data.py, figures are drawn in report_figures.py, the page is in
-report_page.py, the words of both languages in report_text.py. Nothing is written before everything is made.
+Files are read in report_input.py and sorted in report_data.py (growth) and report_quality.py; figures are drawn in
+report_figures.py (growth), report_quality_figures.py and report_line_figures.py; the page is in report_page.py, the
+words of both languages in report_text.py. Nothing is written before everything is made.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import tempfile
 from report_data import growth_record, sort_records
 from report_input import ReportError, nothing_to_report, read_results
 from report_page import make_page
+from report_quality import sort_quality
 from report_text import LANGUAGES, Words
 
 
@@ -42,6 +45,7 @@ def make_report(paths, folder, language, note):
 def read_sections(paths, note):
     results = read_results(paths, note)
     sections = sort_records([growth_record(line) for line in results["growth"]], note)
+    sections += sort_quality(results["eval"], note)
     if not sections:
         raise nothing_to_report(paths)
     return sections
@@ -52,6 +56,8 @@ def import_drawing():
     try:
         import report_drawing
         import report_figures
+        import report_line_figures
+        import report_quality_figures
     except ImportError as error:
         if (error.name or "").startswith("report_"):
             raise
@@ -60,7 +66,8 @@ def import_drawing():
             f"source tree, which puts it into .venv, or where that is not used install the Debian package "
             f"python3-matplotlib."
         ) from error
-    return report_drawing, {"growth": report_figures}
+    drawers = {"growth": report_figures, "forms": report_quality_figures, "retention": report_quality_figures}
+    return report_drawing, {**drawers, **dict.fromkeys(("recall", "pages", "streams"), report_line_figures)}
 
 
 def name_files(sections, drawings):
@@ -113,11 +120,16 @@ def _explain(error, folder):
 def parse(arguments):
     parser = argparse.ArgumentParser(
         prog="kvist report",
-        description="Makes figures (PNG) and a page (index.html, everything in it) of results of the growth benchmark.",
-        epilog="For instance: kvist bench growth --json > results.json && kvist report results.json -o report",
+        description="Makes figures (PNG) and a page (index.html, everything in it) of what was measured of growth and "
+        "quality.",
+        epilog="For instance: kvist eval -m smollm2 -f TEXT --retain all --json > quality.jsonl && kvist report "
+        "quality.jsonl -o report",
     )
     parser.add_argument(
-        "results", nargs="+", metavar="RESULTS", help="what `kvist bench growth --json` printed; - is standard input"
+        "results",
+        nargs="+",
+        metavar="RESULTS",
+        help="what `kvist bench growth --json` or `kvist eval --json` printed; - is standard input",
     )
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True, metavar="DIR", help="where to write them")
     parser.add_argument(

@@ -8,7 +8,7 @@ import json
 import sys
 
 MOST = 1e18  # more than anything that can be measured here; an axis can show it
-_WHAT_IS_READ = "a report is made from what `kvist bench growth --json` prints"
+_WHAT_IS_READ = "a report is made from what `kvist bench growth --json` and `kvist eval --json` print"
 
 
 class ReportError(Exception):
@@ -91,9 +91,9 @@ def is_number(value):
 
 
 def read_results(paths, note):
-    """{"growth": [Line]} of all files ("-" is standard input), in order. note(text) tells what was left
+    """{"growth": [Line], "eval": [Line]} of all files ("-" is standard input), in order. note(text) tells what was left
     out."""
-    results = {"growth": []}
+    results = {"growth": [], "eval": []}
     others = collections.Counter()
     for path in paths:
         for number, line in enumerate(_read_lines(path), 1):
@@ -107,7 +107,7 @@ def read_results(paths, note):
                 others[str(bench or found.get("command") or "unknown")] += 1
     if others:
         names = ", ".join(sorted(others))
-        note(f"records left out, because `kvist bench growth` did not make them: {others.total()} ({names})")
+        note(f"records left out, made by neither `kvist bench growth` nor `kvist eval`: {others.total()} ({names})")
     if not any(results.values()):
         raise nothing_to_report(paths)
     return results
@@ -115,8 +115,9 @@ def read_results(paths, note):
 
 def nothing_to_report(paths):
     return ReportError(
-        f"There is nothing to report in {', '.join(map(str, paths))}: it holds no record of the growth benchmark; "
-        f"make some with `kvist bench growth --json > results.json`."
+        f"There is nothing to report in {', '.join(map(str, paths))}: it holds no record of the growth benchmark and "
+        f"none of quality; make some with `kvist bench growth --json > results.json` or `kvist eval -f TEXT --json > "
+        f"quality.jsonl`."
     )
 
 

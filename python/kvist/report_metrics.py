@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The Kvist authors
-"""How the metrics of the growth benchmark are shown, in figures and in tables alike."""
+"""How metrics are shown, in figures and in tables alike."""
 
 import dataclasses
 import math
@@ -12,9 +12,10 @@ MIB = 1 << 20
 class Metric:
     unit: str  # a key of the words "unit ..."
     factor: float = 1  # from the value in the results to the one that is shown
+    may_be_negative: bool = False
 
 
-METRICS = {  # in the order of a table's columns
+METRICS = {  # of the growth benchmark, in the order of a table's columns
     "tokens": Metric("tokens"),
     "refused_at": Metric("tokens"),
     "live_bytes": Metric("MiB", 1 / MIB),
@@ -34,17 +35,52 @@ METRICS = {  # in the order of a table's columns
     "mean_growth": Metric("ratio"),
     "stability": Metric("ratio"),
 }
+QUALITY_METRICS = {  # of `kvist eval`, likewise
+    "held_tokens": Metric("tokens"),
+    "kv_bytes": Metric("MiB", 1 / MIB),
+    "share_of_f16": Metric("%", 100),  # of bytes; made from the others
+    "bits": Metric("bits"),
+    "total_bits": Metric("bits"),
+    "kl_mean": Metric("nats", may_be_negative=True),  # by rounding
+    "kl_se": Metric("nats"),
+    "kl_median": Metric("nats", may_be_negative=True),
+    "kl_p99": Metric("nats", may_be_negative=True),
+    "kl_max": Metric("nats", may_be_negative=True),
+    "same_top": Metric("%", 100),
+    "perplexity": Metric("ratio"),
+    "base_perplexity": Metric("ratio"),
+    "no_prefix_perplexity": Metric("ratio"),
+    "ln_perplexity_difference": Metric("nats", may_be_negative=True),
+    "ln_perplexity_difference_se": Metric("nats"),
+    "recovered": Metric("%", 100, may_be_negative=True),
+    "found": Metric("%", 100),
+    "tokens_right": Metric("%", 100),
+    "ln_probability": Metric("nats", may_be_negative=True),
+    "no_context_ln_probability": Metric("nats", may_be_negative=True),
+    "slides": Metric("times"),
+    "recomputed_tokens": Metric("tokens"),
+    "peak_kv_bytes": Metric("MiB", 1 / MIB),
+    "tokens_per_s": Metric("tokens/s"),
+    "tokens": Metric("tokens"),
+    "evict_s": Metric("s"),
+    "prefill_s": Metric("s"),
+    "observed_prefill_s": Metric("s"),
+    "repetition_s": Metric("s"),
+}
 
 
 def shown_value(metric, value):
     """The value in the metric's unit."""
-    return value * METRICS[metric].factor if metric in METRICS else value
+    how = METRICS.get(metric) or QUALITY_METRICS.get(metric)
+    return value * how.factor if how else value
 
 
 def number_text(value):
     """Three digits of it, all of a large one's whole part: 0.00123, 12.3, 1,234."""
     if value == 0:
         return "0"
+    if value < 0:
+        return f"-{number_text(-value)}"
     if value >= 1e15 or value < 1e-6:
         return f"{value:.2e}"
     decimals = max(0, 2 - math.floor(math.log10(value)))

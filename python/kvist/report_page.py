@@ -6,6 +6,7 @@ import base64
 from html import escape
 
 from report_metrics import METRICS, contestant_text, number_text, scenario_text, shown_value
+from report_quality_tables import facts_of, tables_of
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto; max-width: 76rem;
@@ -22,7 +23,7 @@ thead th { vertical-align: bottom; border-bottom: 2px solid #999; }
 thead small { display: block; font-weight: normal; color: #666; }
 tbody th, thead th:first-child, .origin td { text-align: left; font-weight: normal; }
 tbody th { position: sticky; left: 0; background: #fff; }
-tbody tr.ours th { font-weight: 600; }
+tbody tr.strong th { font-weight: 600; }
 tbody th small { display: block; font-weight: normal; color: #666; }
 """
 
@@ -30,55 +31,95 @@ tbody th small { display: block; font-weight: normal; color: #666; }
 def make_page(sections, drawings, words):
     """drawings: for each section the list of its drawings."""
     language = "zh-CN" if words.language == "zh" else "en"
-    body = [f"<h1>{escape(words('title'))}</h1>"]
+    title = escape(_title(sections, words))
+    body = [f"<h1>{title}</h1>"]
     for section, figures in zip(sections, drawings):
-        body += _section(section, figures, words)
+        make = _growth_section if section.kind == "growth" else _quality_section
+        body += make(section, figures, words)
     return (
         f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(words('title'))}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
     )
 
 
-def _section(section, figures, words):
-    geometry = words("geometry") + words("colon") + words.name("geometry", section.geometry)
-    yield f"<h2>{escape(geometry)}</h2>"
+def _title(sections, words):
+    benches = {"growth" if section.kind == "growth" else "eval" for section in sections}
+    return words(f"title {benches.pop() if len(benches) == 1 else 'both'}")
+
+
+def _growth_section(section, figures, words):
+    title = words("geometry") + words("colon") + words.name("geometry", section.geometry)
+    yield from _beginning(title, section, [], figures, words)
+    for table in section.tables.values():
+        yield f"<h3>{escape(words.name('table', table.name))}</h3>"
+        for scenario in table.scenarios:
+            yield f"<h4>{escape(scenario_text(words, scenario))}</h4>"
+            yield from _scenario_table(table, scenario, words)
+
+
+def _quality_section(section, figures, words):
+    title = words.name("eval", section.kind) + (words("colon") + section.label if section.label else "")
+    yield from _beginning(title, section, facts_of(section, words), figures, words)
+    for table in tables_of(section, words):
+        if table.title:
+            yield f"<h4>{escape(table.title)}</h4>"
+        rows = [_row(_heading(each.heading, each.small), each.cells, each.is_strong) for each in table.rows]
+        yield from _table(table.head, rows, table.notes)
+
+
+def _beginning(title, section, facts, figures, words):
+    """Heading, origin and figures."""
+    yield f"<h2>{escape(title)}</h2>"
     yield '<table class="origin"><tbody>'
-    for key in ("cpu", "isa", "commit"):
-        yield f"<tr><th>{escape(words(key))}</th><td>{escape(getattr(section.origin, key))}</td></tr>"
+    for name, text in [(words(key), getattr(section.origin, key)) for key in ("cpu", "isa", "commit")] + facts:
+        yield f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
     yield "</tbody></table>"
     for figure in figures:
         data = base64.b64encode(figure.png).decode("ascii")
         caption = escape(figure.caption)
         yield f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
         yield f"<figcaption>{caption}</figcaption></figure>"
-    for table in section.tables.values():
-        yield f"<h3>{escape(words.name('table', table.name))}</h3>"
-        for scenario in table.scenarios:
-            yield f"<h4>{escape(scenario_text(words, scenario))}</h4>"
-            yield from _table(table, scenario, words)
 
 
-def _table(table, scenario, words):
+def _table(head, rows, notes):
+    """head: (name, unit) of each column; a column of headings has no unit."""
+    (first, _), *columns = head
+    yield '<div class="wide"><table>'
+    yield f"<thead><tr><th>{escape(first)}</th>"
+    for name, unit in columns:
+        yield f"<th>{escape(name)}<small>{escape(unit)}</small></th>"
+    yield "</tr></thead>\n<tbody>"
+    yield from rows
+    yield "</tbody></table></div>"
+    for note in notes:
+        yield f'<p class="note">{escape(note)}</p>'
+
+
+def _row(heading, cells, is_strong):
+    cells = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f"<tr{' class=strong' if is_strong else ''}>{heading}{cells}</tr>"
+
+
+def _heading(text, small):
+    return f"<th>{escape(text)}" + (f"<small>{escape(small)}</small>" if small else "") + "</th>"
+
+
+def _scenario_table(table, scenario, words):
     rows = [who for who in table.contestants if (who, scenario) in table.runs]
     metrics = _columns(table, rows, scenario)
-    yield '<div class="wide"><table>'
-    yield f"<thead><tr><th>{escape(words('contestant'))}</th>"
-    for metric in metrics:
-        heading = escape(words.name("column", metric))
-        unit = escape(words(f"unit {METRICS[metric].unit}")) if metric in METRICS else ""
-        yield f"<th>{heading}<small>{unit}</small></th>"
-    yield "</tr></thead>\n<tbody>"
+    head = [(words("contestant"), "")]
+    head += [
+        (words.name("column", metric), words(f"unit {METRICS[metric].unit}") if metric in METRICS else "")
+        for metric in metrics
+    ]
+    notes = [words("ran full in tables")] * ("refused_at" in metrics)
+    notes += [words("dropped tokens")] * any(table.dropped_tokens(who, scenario) for who in rows)
+    html_rows = []
     for who in rows:
-        yield f'<tr{" class=ours" if who.is_ours else ""}>{_row_heading(table, who, scenario, words)}'
-        yield "".join(f"<td>{_cell(table.value(who, scenario, metric), metric)}</td>" for metric in metrics) + "</tr>"
-    yield "</tbody></table></div>"
-    if "refused_at" in metrics:
-        yield f'<p class="note">{escape(words("ran full in tables"))}</p>'
-    if any(table.dropped_tokens(who, scenario) for who in rows):
-        yield f'<p class="note">{escape(words("dropped tokens"))}</p>'
+        cells = [_cell(table.value(who, scenario, metric), metric) for metric in metrics]
+        html_rows.append(_row(_contestant_heading(table, who, scenario, words), cells, who.is_ours))
+    yield from _table(head, html_rows, notes)
 
 
 def _columns(table, rows, scenario):
@@ -87,11 +128,10 @@ def _columns(table, rows, scenario):
     return [metric for metric in METRICS if metric in found] + sorted(found - METRICS.keys())
 
 
-def _row_heading(table, who, scenario, words):
+def _contestant_heading(table, who, scenario, words):
     name = contestant_text(words, who).partition("\n")[0]
     mark = f" {table.mark(who, scenario)}".rstrip()
-    options = table.specs[who, scenario].partition(":")[2]
-    return f"<th>{escape(name + mark)}" + (f"<small>{escape(options)}</small>" if options else "") + "</th>"
+    return _heading(name + mark, table.specs[who, scenario].partition(":")[2])
 
 
 def _cell(value, metric):

@@ -280,7 +280,7 @@ class Failing(ReportTest):
 
     def test_without_matplotlib(self):
         with unittest.mock.patch.dict(sys.modules, {"matplotlib": None}):
-            for name in ("report_figures", "report_drawing"):
+            for name in ("report_figures", "report_drawing", "report_quality_figures"):
                 sys.modules.pop(name, None)
             arguments = (self.file(json_lines(all_records())), "-o", self.output)
             self.assert_fails(arguments, "matplotlib", "make build", sys.executable)
