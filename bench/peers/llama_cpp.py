@@ -20,7 +20,7 @@ import llama_quality  # noqa: E402
 import llama_speed  # noqa: E402
 import llama_tiers  # noqa: E402
 from kv_types import BITS, parse_types  # noqa: E402
-from peer import DEFAULT_KVIST, Kvist, PeerError, cpu_flags, native_isa, run_main, write_records  # noqa: E402
+from peer import DEFAULT_KVIST, Kvist, PeerError, at_least, cpu_flags, native_isa, run_main, write_records  # noqa: E402
 
 QUICK_DEPTHS = "0,8064"
 QUICK_TYPES = "f16,q8_0"
@@ -120,16 +120,6 @@ def counts(text, option):
     if min(values) < 0:
         raise PeerError(f"{option} takes numbers of tokens with commas between them, and '{text}' is not that.")
     return values
-
-
-def at_least(least):
-    def number(text):
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"has to be at least {least}")
-        return value
-
-    return number
 
 
 def parse(arguments):

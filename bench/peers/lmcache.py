@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 
 sys.dont_write_bytecode = True
 from peer import (  # noqa: E402
@@ -26,8 +25,10 @@ from peer import (  # noqa: E402
     REPOSITORY,
     Kvist,
     PeerError,
+    at_least,
     free_port,
     markdown,
+    python_environment,
     record,
     run,
     run_main,
@@ -59,25 +60,6 @@ class Sample:
     path: str  # memory, disk, redis, "redis, native client"
     metric: str
     value: float
-
-
-# --- LMCache's environment ---
-
-
-def environment(folder):
-    """The Python of the environment in folder, which is made where it isn't whole yet."""
-    python = folder / "bin" / "python"
-    stamp = folder / "kvist-installed"
-    text = json.dumps(REQUIREMENTS)
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == text:
-        return python
-    say(f"installing LMCache {VERSION} into {folder} (2 GB, some minutes)")
-    venv.create(folder, with_pip=True, clear=True)
-    for packages in REQUIREMENTS:
-        command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", *packages]
-        run(command, f"Installing {packages[0]}", "see the lines above", folder)
-    stamp.write_text(text, encoding="utf-8")
-    return python
 
 
 # --- Redis ---
@@ -197,21 +179,14 @@ def _cell(values):
 # --- arguments ---
 
 
-def at_least_1(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("has to be at least 1")
-    return value
-
-
 def parse(arguments):
     parser = argparse.ArgumentParser(description="Compares Kvist's tiers with LMCache's stores on this machine.")
     parser.add_argument("-m", "--model", required=True, help="GGUF file, or name of a model that kvist fetched")
     parser.add_argument("--kvist", default=str(DEFAULT_KVIST), metavar="PATH", help="the program (%(default)s)")
     parser.add_argument("--folder", type=pathlib.Path, default=DEFAULT_FOLDER, help="LMCache's (%(default)s)")
-    parser.add_argument("--chunks", type=at_least_1, default=16, help=f"of {CHUNK_TOKENS} tokens (%(default)s)")
-    parser.add_argument("--rounds", type=at_least_1, default=5, help="of which the median counts (%(default)s)")
-    parser.add_argument("--threads", type=at_least_1, default=2, help="that compute, of both (%(default)s)")
+    parser.add_argument("--chunks", type=at_least(1), default=16, help=f"of {CHUNK_TOKENS} tokens (%(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="of which the median counts (%(default)s)")
+    parser.add_argument("--threads", type=at_least(1), default=2, help="that compute, of both (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print records (docs/results.schema.json), table to stderr")
     return parser.parse_args(arguments)
 
@@ -222,7 +197,7 @@ def compare(arguments):
     if arguments.chunks * CHUNK_TOKENS >= model.context:
         raise PeerError(f"{arguments.chunks} chunks don't fit the context of {model.name}, {model.context} tokens.")
     origin = kvist.origin()
-    python = environment(arguments.folder.resolve())
+    python = python_environment(arguments.folder.resolve(), f"LMCache {VERSION}", REQUIREMENTS)
     samples = []
     with tempfile.TemporaryDirectory(dir=arguments.folder.resolve()) as folder, RedisServer(folder) as redis:
         setting = {"chunks": arguments.chunks, "folder": folder, "redis_port": redis.port, "threads": arguments.threads}

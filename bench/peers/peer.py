@@ -2,6 +2,7 @@
 # Copyright 2026 The Kvist authors
 """What the comparisons with other engines share: running programs, asking kvist, records and tables."""
 
+import argparse
 import dataclasses
 import json
 import pathlib
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import venv
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DEFAULT_KVIST = REPOSITORY / "build" / "release" / "kvist"
@@ -72,6 +74,38 @@ def failure(what, return_code, output, advice, folder):
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()] or lines or ["it printed nothing"]
     return f"{what} failed ({ending}): {errors[-1]}; {advice}."
+
+
+def python_environment(folder, name, requirements):
+    """The Python of the virtual environment in folder, which is made where it isn't whole yet. requirements: packages
+    that pip installs together, one group after the other."""
+    python = folder / "bin" / "python"
+    stamp = folder / "kvist-installed"
+    text = json.dumps(requirements)
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == text:
+        return python
+    say(f"installing {name} into {folder} (up to 2 GB, some minutes)")
+    venv.create(folder, with_pip=True, clear=True)
+    for packages in requirements:
+        command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", *packages]
+        run(command, f"Installing {packages[0]}", "see the lines above", folder)
+    stamp.write_text(text, encoding="utf-8")
+    return python
+
+
+# --- arguments ---
+
+
+def at_least(least):
+    """What argparse makes a whole number with."""
+
+    def number(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"has to be at least {least}")
+        return value
+
+    return number
 
 
 # --- kvist ---
