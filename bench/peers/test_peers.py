@@ -15,6 +15,7 @@ import unittest.mock
 sys.dont_write_bytecode = True
 FOLDER = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1] / "tests" / "program")]
+import kvpress  # noqa: E402
 import llama_build  # noqa: E402
 import llama_quality  # noqa: E402
 import llama_speed  # noqa: E402
@@ -23,6 +24,7 @@ import lmcache  # noqa: E402
 import peer  # noqa: E402
 from json_schema import faults  # noqa: E402
 from kv_types import parse_types  # noqa: E402
+from kvpress_presses import PRESSES, presses_of  # noqa: E402
 
 SCHEMA = json.loads((FOLDER.parents[1] / "docs" / "results.schema.json").read_text(encoding="utf-8"))
 MODEL = peer.Model("/models/small.gguf", 8192, 1000)
@@ -380,6 +382,126 @@ class LMCache(unittest.TestCase):
         with unittest.mock.patch("shutil.which", return_value=None):
             with self.assertRaisesRegex(peer.PeerError, "There is no redis-server"):
                 lmcache.RedisServer("/")
+
+
+# Answers like kvpress_probe.py: with all of the prefix a loss of 3, without it 4. TOVA does not work with its model.
+FAKE_KVPRESS_PYTHON = """import json, sys
+setting = json.loads(sys.argv[3])
+took = {"prefill_s": 8.0, "prefill_cpu_s": 10.0}
+for window in range(setting["windows"]):
+    losses = {"base_loss": 3.0, "no_prefix_loss": 4.0}
+    print(json.dumps({"window": window, **losses, "kv_bytes": 1000, **took}))
+    for press in setting["presses"]:
+        if press["name"] == "TOVA":
+            print(json.dumps({"press": "TOVA", "error": "AssertionError: no"}))
+            continue
+        for keep in setting["keep"]:
+            quality = {"kl": 0.1 + window / 10, "loss": 3.25, "same_top": 0.75}
+            held = {"held_tokens": keep * setting["context"], "kv_bytes": keep * 1000}
+            print(json.dumps({"window": window, "press": press["name"], "keep": keep, **quality, **held,
+                              "prefill_s": 9.0, "prefill_cpu_s": 15.0}))
+if setting["threads"] == 7:
+    sys.exit("error: seven threads")
+"""
+
+# Answers like `kvist eval --retain` for all policies and shapes that it is asked for.
+FAKE_KVIST_RETAIN = """import json, sys
+options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+cases = [("full", "uniform", 1.0)]
+for keep in options["--keep"].split(","):
+    cases += [(p, s, float(keep)) for p in options["--retain"].split(",") for s in options["--shape"].split(",")]
+for policy, shape, keep in cases:
+    metrics = {"kl_mean": 0.01, "kl_se": None, "same_top": 0.9, "perplexity": 21.0, "recovered": 0.9, "held_tokens": 64.0,
+               "kv_bytes": 500.0, "base_perplexity": 20.0, "no_prefix_perplexity": 54.0}
+    for metric, value in metrics.items():
+        print(json.dumps({"metric": metric, "value": value, "params": {"policy": policy, "shape": shape, "keep": keep}}))
+"""
+
+
+class KVPress(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.python = program(folder.name, "python", FAKE_KVPRESS_PYTHON)
+        cls.kvist = peer.Kvist(str(program(folder.name, "kvist", FAKE_KVIST_RETAIN)))
+
+    def setting(self, **changes):
+        fields = {"context": 512, "continuation": 64, "windows": 2, "threads": 2, "keep": [0.25, 0.5]}
+        return kvpress.Setting(MODEL, "/texts/book.txt", **{**fields, **changes})
+
+    def rows(self, **changes):
+        setting = self.setting(**changes)
+        presses = presses_of("SnapKV,AdaKV-SnapKV,TOVA")
+        found = list(kvpress.probe(self.python, setting, presses))
+        with contextlib.redirect_stderr(io.StringIO()):
+            ours = kvpress.measure_kvist(self.kvist, setting, presses, "f16")
+        return found, ours + list(kvpress.rows_of(found, setting))
+
+    def test_hands_the_probe_what_a_press_is_made_of(self):
+        (found,) = presses_of("AdaKV-ExpectedAttention")
+        setting = found.setting()
+        self.assertEqual((setting["kind"], setting["options"], setting["attention"]), ("AdaKVPress", {}, "sdpa"))
+        self.assertEqual((setting["inner"]["kind"], setting["inner"]["inner"]), ("ExpectedAttentionPress", None))
+        self.assertEqual(setting["inner"]["options"], {"epsilon": 0.01})
+
+    def test_knows_presses_by_name(self):
+        self.assertEqual(presses_of("all"), list(PRESSES))
+        self.assertEqual(len({press.name for press in PRESSES}), len(PRESSES))
+        for text in ("", "snapkv", "SnapKV,"):
+            with self.assertRaisesRegex(peer.PeerError, "--presses takes all or ObservedAttention, "):
+                presses_of(text)
+
+    def test_refuses_what_can_not_be_measured(self):
+        for text in ("", "half", "0.5,1", "0"):
+            with self.assertRaisesRegex(peer.PeerError, "--keep takes shares between 0 and 1"):
+                kvpress.shares_of(text)
+        arguments = ["-m", "small", "-f", __file__, "--context", "8000"]
+        with self.assertRaisesRegex(peer.PeerError, "8256 tokens doesn't fit the context of small, 8192"):
+            kvpress.setting_of(kvpress.parse(arguments), MODEL)
+        with self.assertRaisesRegex(peer.PeerError, "There is no text /none"):
+            kvpress.setting_of(kvpress.parse([*arguments[:3], "/none"]), MODEL)
+
+    def test_takes_the_mean_of_the_windows(self):
+        _, rows = self.rows()
+        (row,) = [row for row in rows if row.name == "SnapKV" and row.params["keep"] == 0.5]
+        self.assertEqual((row.params["policy"], row.params["shape"], row.params["windows"]), ("snapkv", "uniform", 2))
+        wanted = {"kl_mean": 0.15, "kl_se": 0.05, "recovered": 0.75, "held_tokens": 256, "kv_bytes": 500}
+        for metric, value in wanted.items():
+            self.assertAlmostEqual(row.metrics[metric], value)
+        _, rows = self.rows(windows=1)
+        self.assertIsNone(rows[-1].metrics["kl_se"])  # one observation says nothing of it
+
+    def test_counts_the_windows_that_a_stopped_run_has_done(self):
+        found, _ = self.rows()
+        last = next(i for i, each in enumerate(found) if each.get("window") == 1 and "kl" in each)
+        rows = list(kvpress.rows_of(found[: last + 1], self.setting()))
+        windows = {(row.name, row.params["keep"]): row.params["windows"] for row in rows}
+        self.assertEqual((windows["SnapKV", 0.25], windows["SnapKV", 0.5], windows["AdaKV-SnapKV", 0.5]), (2, 1, 1))
+
+    def test_takes_of_ours_what_comes_nearest(self):
+        _, rows = self.rows()
+        ours = [(row.name, row.params["keep"]) for row in rows if row.impl == "kvist"]
+        quarter, half = ([(name, keep) for name in ("snapkv", "snapkv, adaptive", "tova")] for keep in (0.25, 0.5))
+        self.assertEqual(ours, [("full", 1.0), *quarter, *half])
+
+    def test_writes_records_of_the_schema(self):
+        records = list(kvpress.records_of(self.rows()[1], ORIGIN))
+        self.assertEqual(len(records), 7 * 9 + 4 * 14)
+        for record in records:
+            self.assertEqual(faults(record, SCHEMA), [])
+
+    def test_shows_both_and_what_does_not_work(self):
+        found, rows = self.rows()
+        report = kvpress.report_of(rows, {"TOVA": "AssertionError: no"}, self.setting())
+        self.assertIn("| kvpress | SnapKV | 50% | 256 | 50% | 1.50e-01 ± 5.0e-02 | 75.0% | 25.79 | 75.0% | 1.50 |", report)
+        self.assertIn("| kvist | snapkv | 50% | 64 | - | 1.00e-02 | 90.0% | 21.00 | 90.0% | - |", report)
+        self.assertIn("TOVA of kvpress 0.5.5 does not work here: AssertionError: no", report)
+        self.assertIn("kvpress TOVA does not work here: AssertionError: no", map(kvpress.told, found))
+
+    def test_tells_what_failed(self):
+        with self.assertRaisesRegex(peer.PeerError, "kvpress failed .exit code 1.: error: seven threads"):
+            self.rows(threads=7)
 
 
 if __name__ == "__main__":
