@@ -18,18 +18,19 @@ class Press:
     options: dict = dataclasses.field(default_factory=dict)
     inner: "Press | None" = None  # that it wraps
     attention: str = "sdpa"  # transformers' implementation of it
+    alone: bool = False  # has to be there while the prefix is computed, else it can be called afterwards
 
     def setting(self):
         """As the probe takes it."""
         inner = self.inner.setting() if self.inner else None
-        return {**{name: getattr(self, name) for name in ("name", "kind", "options", "attention")}, "inner": inner}
+        return {**vars(self), "inner": inner}
 
 
 NONE = Press("none", "", "full")  # the whole cache once more, token by token
 SNAPKV = Press("SnapKV", "SnapKVPress", "snapkv")
 EXPECTED = Press("ExpectedAttention-0.01", "ExpectedAttentionPress", "expected", options={"epsilon": 0.01})
 PRESSES = (
-    Press("ObservedAttention", "ObservedAttentionPress", "h2o", attention="eager"),
+    Press("ObservedAttention", "ObservedAttentionPress", "h2o", attention="eager", alone=True),
     SNAPKV,
     Press("AdaKV-SnapKV", "AdaKVPress", "snapkv", "adaptive", inner=SNAPKV),
     Press("PyramidKV", "PyramidKVPress", "snapkv", "pyramid"),
@@ -41,7 +42,7 @@ PRESSES = (
     EXPECTED,
     Press("AdaKV-ExpectedAttention", "AdaKVPress", "expected", "adaptive", inner=EXPECTED),
     Press("Knorm", "KnormPress", "knorm"),
-    Press("KVzip", "KVzipPress", "kvzip", "global"),
+    Press("KVzip", "KVzipPress", "kvzip", "global", alone=True),
 )
 NAMES = ", ".join(press.name for press in PRESSES)
 

@@ -3,16 +3,20 @@
 """kvpress on windows of a text, run by kvpress.py with the Python of kvpress's own environment.
 
 Takes one JSON object as its argument: {"model", "text", "context", "continuation", "windows", "threads", "keep",
-"presses"}; "keep" is a list of shares, "presses" a list of {"name", "kind", "options", "inner", "attention"}, of which
-"inner" is null or the press that it wraps. Prints one JSON object a line as it goes: {"window", "base_loss",
+"presses"}; "keep" is a list of shares, "presses" a list of {"name", "kind", "options", "inner", "attention", "alone"},
+of which "inner" is null or the press that it wraps. Prints one JSON object a line as it goes: {"window", "base_loss",
 "no_prefix_loss", "prefill_s", "prefill_cpu_s", "kv_bytes"}, then {"window", "press", "keep", "kl", "loss", "same_top",
-"held_tokens", "kv_bytes", "prefill_s", "prefill_cpu_s"} for each case, the press "none" first, or {"press", "error"}.
+"held_tokens", "kv_bytes", "evict_s", "evict_cpu_s"} for each case, the press "none" first, or {"press", "error"}.
 
-It does what `kvist eval --retain` does: a window's prefix in one pass, the press active, then the rest of it fed as it
-stands in the text, and each prediction compared with that of the whole cache, in f64. Losses and KL are means, in nats.
+It does what `kvist eval --retain` does: a window's prefix in one pass, a press that evicts, then the rest of the window
+fed as it stands in the text, and each prediction compared with that of the whole cache, in f64. Losses and KL are
+means, in nats. A press acts when a layer's attention has been computed and changes nothing of what the layer gives to
+the next one. So the pass is made once, and each press is then called with what it would have got in it, layer by layer;
+one that is "alone" makes the pass itself.
 """
 
 import contextlib
+import copy
 import json
 import os
 import pathlib
@@ -91,20 +95,39 @@ def attentions(model):
     return [layer.self_attn for layer in model.model.layers]
 
 
-def compute_prefix(model, prefix, press=None, attention=ATTENTION):
-    """The cache of it, and the seconds it took, of the clock and of all processors."""
+@contextlib.contextmanager
+def timed(name, took):
+    """Notes the seconds that something takes, of the clock and of all processors."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    yield
+    took[f"{name}_s"] = time.perf_counter() - clock
+    took[f"{name}_cpu_s"] = time.process_time() - cpu
+
+
+@contextlib.contextmanager
+def seen_by_hooks(model, inputs):
+    """Appends what a hook on each layer's attention is given, but for the cache."""
+
+    def hook(module, arguments, named, output):
+        inputs.append({name: value for name, value in named.items() if name != "past_key_values"})
+
+    hooks = [module.register_forward_hook(hook, with_kwargs=True) for module in attentions(model)]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
+
+
+def compute_prefix(model, prefix):
+    cache = transformers.DynamicCache()
+    model.model(input_ids=prefix, past_key_values=cache)
+    return cache
+
+
+def unmask(model):
     for module in attentions(model):
         module.masked_key_indices = None
-    cache = transformers.DynamicCache()
-    model.set_attn_implementation(attention)
-    try:
-        began = time.perf_counter(), time.process_time()
-        with press(model) if press else contextlib.nullcontext():
-            model.model(input_ids=prefix, past_key_values=cache)
-        took = {"prefill_s": time.perf_counter() - began[0], "prefill_cpu_s": time.process_time() - began[1]}
-        return cache, took
-    finally:
-        model.set_attn_implementation(ATTENTION)
 
 
 def num_masked(model):
@@ -144,36 +167,66 @@ class Window:
     def __init__(self, model, number, tokens, context):
         self.model, self.number, self.context = model, number, context
         self.prefix, self.rest = tokens[:, :context], tokens[:, context:]
-        cache, took = compute_prefix(model, self.prefix)
-        kv_bytes = held(model, cache)[1]
-        self.base = logits_after(model, cache, context, self.rest, self.rest.shape[1])
+        self.took, self.inputs = {}, []
+        unmask(model)
+        with seen_by_hooks(model, self.inputs), timed("prefill", self.took):
+            self.cache = compute_prefix(model, self.prefix)
+        self.base = logits_after(model, copy.deepcopy(self.cache), context, self.rest, self.rest.shape[1])
         none = logits_after(model, transformers.DynamicCache(), 0, self.rest, self.rest.shape[1])
         losses = {"base_loss": loss_of(self.base, self.rest), "no_prefix_loss": loss_of(none, self.rest)}
-        say(window=number, **losses, kv_bytes=kv_bytes, **took)
+        say(window=number, **losses, kv_bytes=held(model, self.cache)[1], **self.took)
 
-    def measure(self, name, keep, press=None, attention=ATTENTION, one_by_one=False):
+    def press_after(self, press, took):
+        """The cache that a press leaves of the one that is there."""
+        cache = copy.deepcopy(self.cache)
+        with press(self.model), timed("evict", took):
+            for module, inputs in zip(attentions(self.model), self.inputs):
+                press.forward_hook(module, [], {**inputs, "past_key_values": cache}, [None, None])
+        return cache
+
+    def press_alone(self, press, attention, took):
+        """The same, where a press has to be there while the prefix is computed."""
+        self.model.set_attn_implementation(attention)
+        try:
+            with timed("evict", took), press(self.model):
+                cache = compute_prefix(self.model, self.prefix)
+        finally:
+            self.model.set_attn_implementation(ATTENTION)
+        for name in took:
+            took[name] -= self.took[name.replace("evict", "prefill")]
+        return cache
+
+    def press(self, what, keep):
+        unmask(self.model)
         torch.manual_seed(self.number)  # for a press that throws dice
-        cache, took = compute_prefix(self.model, self.prefix, press, attention)
+        press, took = make_press(what, keep), {}
+        if what["alone"]:
+            cache = self.press_alone(press, what["attention"], took)
+        else:
+            cache = self.press_after(press, took)
+        self.judge(what["name"], keep, cache, can_take_many(self.model, cache), took)
+
+    def judge(self, name, keep, cache, at_once, took):
         held_tokens, kv_bytes = held(self.model, cache)
-        many = can_take_many(self.model, cache) and not one_by_one
-        logs = logits_after(self.model, cache, self.context, self.rest, self.rest.shape[1] if many else 1)
+        logs = logits_after(self.model, cache, self.context, self.rest, self.rest.shape[1] if at_once else 1)
         kl = (self.base.exp() * (self.base - logs)).sum(-1).mean().item()
         same_top = (logs.argmax(-1) == self.base.argmax(-1)).double().mean().item()
-        say(window=self.number, press=name, keep=keep, kl=kl, loss=loss_of(logs, self.rest), same_top=same_top,
-            held_tokens=held_tokens, kv_bytes=kv_bytes, **took)  # fmt: skip
+        quality = {"kl": kl, "loss": loss_of(logs, self.rest), "same_top": same_top}
+        say(window=self.number, press=name, keep=keep, **quality, held_tokens=held_tokens, kv_bytes=kv_bytes, **took)
 
 
 def measure(setting, model, windows):
     failed = set()
     for number, tokens in enumerate(windows):
         window = Window(model, number, tokens, setting["context"])
-        window.measure("none", 1.0, one_by_one=True)  # what only the size of the steps changes
+        none = {"evict_s": 0.0, "evict_cpu_s": 0.0}
+        window.judge("none", 1.0, copy.deepcopy(window.cache), False, none)  # what the size of the steps changes
         for what in setting["presses"]:
             for keep in setting["keep"]:
                 if what["name"] in failed:
                     continue
                 try:
-                    window.measure(what["name"], keep, make_press(what, keep), what["attention"])
+                    window.press(what, keep)
                 except Exception as error:  # a press that does not work with this model is a result, too
                     failed.add(what["name"])
                     say(press=what["name"], error=f"{type(error).__name__}: {error}")
