@@ -46,7 +46,7 @@ struct MovedChunkOptions {
 
 struct CacheOptions {
   // Quantised codecs apply to blocks that are old enough (sealed); the others are stored in OpenForm(form).
-  Form form;
+  Form form = {};
   // Bytes that blocks may take, checked before memory is taken. 0: seven eighths of the machine's memory.
   size_t budget_bytes = 0;
   // How far ahead of each sequence memory is taken. It is taken and given back by a thread of the cache's own.
@@ -67,7 +67,7 @@ struct CacheOptions {
   // "disk:PATH,size=8G", "redis://host:port,ttl=3600" (docs/tiers.md). They need shares_prefixes and a model.
   std::vector<std::string> tiers = {};
   // A step that attends to spilled blocks (Sequence::Spill) has the next layer's read by other threads while one is
-  // attended to. false: it reads each layer's itself when it comes to it, which leaves other cores alone and is slower.
+  // attended to, where cores are free or the disk is slow. false: never; it reads each layer's when it comes to it.
   bool reads_ahead = true;
   ModelIdentity model = {};
 };
@@ -150,8 +150,8 @@ class Cache {
   // MiB). Only blocks that the tier does not have yet are written. When it returns, the session survives a power
   // failure; when it fails, the earlier one is as it was (but for kIo after it was replaced, when the system could not
   // say that the new one is durable). Blocks that others have stored, too, become shared. Names are 1 to 100 letters,
-  // digits, - _ and dots, not a dot first. kInvalidArgument for a name; kIo and kOutOfMemory (the tier's size) say what
-  // to do.
+  // digits, - _ and dots, not a dot first. kInvalidArgument for a name, or a sequence of another cache; kIo and
+  // kOutOfMemory (the tier's size) say what to do.
   Status Save(const std::string& name, const Sequence& sequence, std::span<const std::byte> notes = {});
   // The session with as much of its sequence as can be used: all of it as a rule. What is missing, because the model or
   // the form is another now or because stored bytes are damaged (reuse.reason), is to be computed from its tokens; so
@@ -193,7 +193,8 @@ class Cache {
 //   Prepare(tokens)                        makes room; may fail, and then nothing has changed
 //   for each layer: Append, then Attend    can't fail; all workers of a call return before the next call begins
 //   Commit()                               the tokens count from now on; fails only where blocks had been spilled
-// Without Commit the next Prepare, Truncate or Remove forgets the step; a Fork leaves it out.
+// Without Commit the next Prepare, Truncate or Remove forgets the step, and so does whatever changes the sequence or
+// how it is kept: Reuse, Retain, SetGrowth, SetSealing, SelectPages, ObserveRepeating. A Fork leaves it out.
 //
 // One thread at a time, but for the workers of one Append or Attend.
 class Sequence {
@@ -303,7 +304,8 @@ class Sequence {
   // selection.num_tokens tokens. Nothing is given up: the next token may read others. An APPROXIMATION, but for
   // sequences that are no longer than that, which are attended to as without it, to the last bit. Which blocks are read
   // depends neither on threads nor on what else is in the batch.
-  // Steps of several tokens read everything, and so does every step while blocks of the sequence are spilled.
+  // Steps of several tokens read everything, and so does every step while blocks of the sequence are spilled, and all
+  // of a model that has no more layers than the first few.
   // What was computed by leaving out blocks is no prefix for others, and a session has it computed again;
   // is_approximate tells. Forks select as the sequence does. num_tokens of 0 ends it; the same again changes nothing.
   // kInvalidArgument; a change forgets a step under way. Bounds of the keys are noted as blocks are first considered,

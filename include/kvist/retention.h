@@ -94,7 +94,8 @@ struct LaneEvidence {
 
 // A policy of one's own: a number for each of a lane's tokens, higher for what is rather to be kept. Called once for
 // each lane, by several threads at once (as many as the machine has); called for all that a lane still holds, also for
-// tokens that stay anyway. Must not throw.
+// tokens that stay anyway. A score that is not a number counts as the lowest. Must not
+// throw.
 using TokenScorer = std::function<std::vector<float>(int layer, int kv_head, const LaneEvidence& lane)>;
 
 // What Sequence::Retain has done.

@@ -146,9 +146,9 @@ void AttentionObserver::Note(const LayerView& layer, int64_t first_position, int
       if (reads_keys) NotePeak(layer, kv_head, first_position, num_tokens, queries);
       continue;
     }
-    if (wanted_.probabilities) NoteRecent(layer, kv_head, first_position, num_tokens, queries);
-    if (wanted_.mass && reads_keys) NoteMass(layer, kv_head, first_position, num_tokens, queries);
-    if (wanted_.future_queries) NoteMoments(layer, kv_head, first_position, num_tokens, queries);
+    if (seen_.probabilities) NoteRecent(layer, kv_head, first_position, num_tokens, queries);
+    if (seen_.mass && reads_keys) NoteMass(layer, kv_head, first_position, num_tokens, queries);
+    if (seen_.future_queries) NoteMoments(layer, kv_head, first_position, num_tokens, queries);
   }
 }
 

@@ -82,7 +82,8 @@ class AttentionObserver {
   std::vector<int64_t> RecentPositions(int64_t num_tokens, int num_queries) const;  // that were noted, ascending
 
   const CacheGeometry* geometry_;
-  WantedEvidence wanted_, seen_;
+  WantedEvidence wanted_;  // from the next step on
+  WantedEvidence seen_;    // by the step that was prepared last
   std::vector<Layer> layers_;
   std::optional<Repeating> repeating_;
   std::vector<int64_t> recent_positions_;  // [position % kNumRecent]; -1: none

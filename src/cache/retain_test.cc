@@ -529,6 +529,31 @@ TEST_CASE("retain: the bits depend neither on steps nor on threads") {
   }
 }
 
+TEST_CASE("retain: observing begins with the next step, whenever it is asked for") {
+  const CacheGeometry geometry = SmallGeometry(0);
+  std::mt19937 random(20);
+  const StepData text = RandomStep(random, geometry, kTokens);
+  const auto cache = OpenCache(geometry);
+  for (const RetentionPolicy policy :
+       {RetentionPolicy::kTova, RetentionPolicy::kH2o, RetentionPolicy::kSnapKv, RetentionPolicy::kExpected}) {
+    CAPTURE(RetentionPolicyName(policy));
+    Sequence sequence = cache->Begin();
+    const StepData first = text.Part(geometry, 0, 100);
+    REQUIRE(sequence.Prepare(first.tokens));
+    REQUIRE(sequence.Observe(policy));
+    for (size_t layer = 0; layer < geometry.layers.size(); ++layer) {
+      std::vector<float> out(first.tokens.size() * size_t(geometry.layers[layer].num_query_heads) *
+                             size_t(geometry.layers[layer].value_dim));
+      sequence.Append(int(layer), first.keys[layer].data(), first.values[layer].data());
+      sequence.Attend(int(layer), first.queries[layer].data(), out.data());
+    }
+    REQUIRE(sequence.Commit());
+    CHECK_FALSE(sequence.Retain({.policy = policy}, 50));
+    RunRest(geometry, text, sequence);
+    CHECK(sequence.Retain({.policy = policy}, 150));
+  }
+}
+
 TEST_CASE("retain: what was not observed is missed, whatever else was") {
   const CacheGeometry geometry = SmallGeometry(0);
   std::mt19937 random(19);

@@ -316,7 +316,12 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
                        [&] { return (fresh = state_->ReserveBlocks(num_tokens)).has_value(); });
   }
   if (!fresh && state_->LetGoOfTail()) fresh = state_->ReserveBlocks(num_tokens);
-  Status prepared = fresh ? Status() : std::unexpected(fresh.error());
+  Status prepared;
+  if (!fresh) {
+    prepared = Fail(fresh.error().code, fresh.error().message + "; a step of " + std::to_string(num_tokens) +
+                                            " tokens needs " + std::to_string(state_->BytesToReserve(num_tokens)) +
+                                            " bytes more for this sequence");
+  }
   if (fresh && state_->stage) {
     prepared = state_->stage->Prepare(state_->tables);
     for (size_t i = 0; i < fresh->size() && !prepared; ++i) state_->tables[i].Release((*fresh)[i]);

@@ -22,6 +22,10 @@ Result<DiskTier*> DiskOf(TierStore* tiers) {
 Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<const std::byte> notes) {
   KVIST_TRY(DiskTier* const disk, DiskOf(core_->tiers.get()));
   Sequence::State& state = *sequence.state_;
+  if (state.core != core_) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "the sequence for session '" + name + "' is another cache's; save it there");
+  }
   const std::vector<PrefixIndex::Entry> entries = core_->prefixes->FindAll(state.ShareAll());
   SessionManifest manifest{.root = state.root,
                            .model = core_->options.model.name,

@@ -34,12 +34,11 @@ struct StagedParts {
 size_t StagingBytes(const BlockLayout& layout, size_t budget_bytes);
 
 // Where a step finds the blocks of its sequence that have been spilled. A layer attends in passes over consecutive
-// splits, as many as have their spilled blocks in half of the memory; the other half can be read into meanwhile by other
-// threads, for the next pass or the next layer. They do so where cores are free, or where reading waits for a device: while
-// every core attends and what is read lies in memory anyway, they would only take turns with those who wait for them.
-// What has been read stays for the next step while the same blocks are spilled.
-// The memory, an eighth of the cache's budget or less (but two splits at least), counts in it.
-// One thread at a time, but for Await.
+// splits, as many as have their spilled blocks in half of the memory; the other half can be read into meanwhile by
+// other threads, for the next pass or the next layer. They do so where cores are free, or where reading waits for a
+// device: while every core attends and what is read lies in memory anyway, they would only take turns with those who
+// wait for them. What has been read stays for the next step while the same blocks are spilled. The memory, an eighth of
+// the cache's budget or less (but two splits at least), counts in it. One thread at a time, but for Await.
 class SpillStage {
  public:
   explicit SpillStage(Cache::Core* core);

@@ -327,6 +327,17 @@ TEST_CASE("tiers: loading is not done where it takes longer than computing") {
   }
 }
 
+TEST_CASE("sessions: a sequence of another cache is refused") {
+  const TestFolder folder;
+  const CacheGeometry geometry = SmallGeometry(0);
+  const auto cache = Cache::Open(geometry, Options(folder)).value();
+  const auto other = Cache::Open(geometry, {}).value();
+  const Status refused = cache->Save("x", other->Begin());
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::kInvalidArgument);
+  CHECK(cache->ListSessions().value().empty());
+}
+
 TEST_CASE("tiers: loading is weighed against what would be computed instead, and only what was loaded is reported") {
   const TestFolder folder;
   std::mt19937 random(8);

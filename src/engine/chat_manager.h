@@ -81,6 +81,7 @@ class ChatManager {
   // Of the current conversation: "auto", or a strategy's name. kInvalidArgument lists them.
   Status ChooseStrategy(const std::string& strategy);
 
+  bool saves_sessions() const { return options_->saves_sessions; }
   // Of the current conversation's last answer; empty without strategies.
   std::string strategy() const { return current_->strategy != nullptr ? current_->strategy->name : ""; }
   const Conversation& conversation() const { return current_->conversation; }
