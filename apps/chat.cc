@@ -133,13 +133,14 @@ class Chat {
     } else if (command == "/new" && argument.empty()) {
       manager_.Clear();
       ForgetStatistics();
+      if (manager_.saves_sessions()) Note("the next answer takes the saved conversation's place; /new NAME keeps it");
     } else if (command == "/new") {
       KVIST_TRY_VOID(manager_.Begin(argument));
       ForgetStatistics();
       Note("conversation '" + argument + "' begins");
     } else if (command == "/use") {
+      KVIST_TRY_VOID(Use(argument));
       ForgetStatistics();
-      return Use(argument);
     } else if (command == "/strategy") {
       KVIST_TRY_VOID(manager_.ChooseStrategy(argument));
     } else {
@@ -158,7 +159,8 @@ class Chat {
     interrupted() = false;  // it stopped the answer, not the chat
     if (!generation) {
       const ErrorCode code = generation.error().code;
-      if (code == ErrorCode::kOutOfRange || code == ErrorCode::kOutOfMemory) Note("/new begins another conversation");
+      if (code == ErrorCode::kOutOfMemory) Note("more fits with a larger --kv-memory, a smaller --form, or a --tier");
+      Note("the message is no part of the conversation; /new begins another one");
       return std::unexpected(std::move(generation.error()));
     }
     total_ += generation->stats;

@@ -21,6 +21,7 @@ Result<std::vector<RetentionCase>> CasesOf(const RetainArguments& arguments, std
     for (const RetentionPolicy policy : kAllRetentionPolicies) names.emplace_back(RetentionPolicyName(policy));
   }
   std::vector<RetentionCase> cases;
+  std::string why_not;
   for (const Form form : forms) {
     cases.push_back({.form = form});
     for (const int64_t page_tokens : arguments.page_tokens) {
@@ -32,13 +33,15 @@ Result<std::vector<RetentionCase>> CasesOf(const RetainArguments& arguments, std
         if (policy == RetentionPolicy::kFull) continue;
         for (const std::string& shape_name : arguments.shapes) {
           KVIST_TRY(const BudgetShape shape, ParseBudgetShape(shape_name));
-          if (!RetentionOptions{.policy = policy, .shape = shape}.Validate()) continue;
-          if (policy == RetentionPolicy::kWindow && shape != BudgetShape::kUniform) continue;
+          const Status fits = RetentionOptions{.policy = policy, .shape = shape}.Validate();
+          if (!fits) why_not = fits.error().message;
+          if (!fits || (policy == RetentionPolicy::kWindow && shape != BudgetShape::kUniform)) continue;
           cases.push_back({.form = form, .policy = policy, .shape = shape, .keep = keep});
         }
       }
     }
   }
+  if (!why_not.empty()) Note("left out: " + why_not);
   return cases;
 }
 

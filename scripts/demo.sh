@@ -32,7 +32,7 @@ say 'One question about a document, with each way of keeping keys and values (a 
 python3 scripts/demo_strategies.py "$kvist" "$model" README.md
 
 say 'What each loses: how far the predictions behind 1,024 tokens of this README are from those with everything in f32'
-show eval -m "$model" -f README.md --form f16,q4 --retain snapkv,window,article-norm --keep 0.5 --pages 256 \
+show eval -m "$model" -f README.md --form f16,q4 --retain snapkv,window,article-norm --keep 0.5 --pages 512 \
   --context 1024 --continuation 64 --windows 1
 
 say 'With a cache, and recomputing everything for every token'
