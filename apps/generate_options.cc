@@ -56,6 +56,20 @@ void AddSamplerOptions(CLI::App* command, GenerateArguments* arguments) {
   }
 }
 
+std::string RetainHelp() {
+  RetainSettings defaults;
+  defaults.options.policy = RetentionPolicy::kSnapKv;
+  std::string shapes;
+  for (const BudgetShape shape :
+       {BudgetShape::kUniform, BudgetShape::kPyramid, BudgetShape::kAdaptive, BudgetShape::kGlobal}) {
+    shapes += std::string(shapes.empty() ? "" : ", ") + BudgetShapeName(shape);
+  }
+  return "Give up tokens once the prompt is computed, and while the answer grows, as in " + RetainSpec(defaults) +
+         ", which are the defaults of the options; or with tokens=1024 instead of keep. Policies: " +
+         RetentionPolicyNames() + "; shapes: " + shapes +
+         " (docs/compression.md). `kvist eval --retain` takes a list of policies instead";
+}
+
 }  // namespace
 
 ModelArguments ModelToLoad(const GenerateArguments& arguments) {
@@ -86,10 +100,9 @@ void AddGenerateOptions(CLI::App* command, GenerateArguments* arguments) {
   command
       ->add_option_function<std::string>(
           "--retain", [=](const std::string& spec) { arguments->options.retain = ParseRetain(spec).value(); },
-          "Give up tokens once the prompt is computed, and while the answer grows: POLICY:keep=0.5 or "
-          "POLICY:tokens=1024, with shape, margin, recent and sinks (docs/compression.md)")
+          RetainHelp())
       ->check(CheckRetain)
-      ->type_name("SPEC");
+      ->type_name("POLICY[:OPTIONS]");
   command
       ->add_option_function<std::string>(
           "--stream", [=](const std::string& spec) { arguments->options.stream = ParseStream(spec).value(); },

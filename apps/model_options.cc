@@ -9,6 +9,7 @@
 #include "model_path.h"
 #include "option_checks.h"
 #include "threads.h"
+#include "tier/open_tier.h"
 
 namespace kvist {
 namespace {
@@ -21,6 +22,16 @@ Status CheckVocabularies(const LoadedModel& loaded) {
   return Fail(ErrorCode::kCorrupt, loaded.file->path() + ": the model has " + std::to_string(of_model) +
                                        " tokens and its tokenizer " + std::to_string(of_tokenizer) +
                                        "; the file was not converted well");
+}
+
+// Opens and closes them: the same fault told by Cache::Open would come after the model was read. Not before the model's
+// file was found: it makes folders.
+Status TryTiers(const ModelArguments& arguments) {
+  KVIST_TRY([[maybe_unused]] const std::string path, FindModel(arguments.model));
+  for (const std::string& spec : arguments.tiers) {
+    KVIST_TRY([[maybe_unused]] const auto tier, OpenTier(spec));
+  }
+  return {};
 }
 
 std::string FormHelp() {
@@ -101,6 +112,7 @@ Result<LoadedModel> LoadModelOnly(const ModelArguments& arguments) {
 Result<LoadedModel> LoadModel(const ModelArguments& arguments) {
   KVIST_TRY(const Form form, ParseForm(arguments.form));
   KVIST_TRY(const GrowthOptions growth, ParseGrowth(arguments.growth));
+  KVIST_TRY_VOID(TryTiers(arguments));
   KVIST_TRY(LoadedModel loaded, LoadModelOnly(arguments));
   CacheOptions options{.form = form, .budget_bytes = arguments.kv_memory_bytes, .growth = growth};
   options.shares_prefixes = arguments.shares_prefixes;

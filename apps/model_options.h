@@ -41,7 +41,7 @@ struct LoadedModel {
   std::unique_ptr<Model> model;
   std::unique_ptr<Cache> cache;
 };
-// Errors as FindModel, GgufFile::Open, Model::Open, Tokenizer::Open and Cache::Open.
+// Errors as FindModel, OpenTier, GgufFile::Open, Model::Open, Tokenizer::Open and Cache::Open.
 Result<LoadedModel> LoadModel(const ModelArguments& arguments);
 // The same without a cache, which is left empty.
 Result<LoadedModel> LoadModelOnly(const ModelArguments& arguments);

@@ -60,7 +60,19 @@ std::string CheckGrowth(const std::string& text) {
 
 std::string CheckRetain(const std::string& text) {
   const auto settings = ParseRetain(text);
-  return settings ? "" : settings.error().message;
+  if (settings) return "";
+  const bool is_list = text == "all" || (text.find(',') != text.npos && text.find(':') == text.npos);
+  return settings.error().message + (is_list ? "; a list of policies is what `kvist eval --retain` takes, here it is "
+                                               "one, with its options as in snapkv:keep=0.5"
+                                             : "");
+}
+
+std::string RetentionPolicyNames() {
+  std::string names;
+  for (const RetentionPolicy policy : kAllRetentionPolicies) {
+    names += std::string(names.empty() ? "" : ", ") + RetentionPolicyName(policy);
+  }
+  return names;
 }
 
 std::string CheckStream(const std::string& text) {

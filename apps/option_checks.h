@@ -21,6 +21,8 @@ std::string CheckSequences(const std::string& text);  // as many as one step of 
 std::string CheckThreads(const std::string& text);
 std::string CheckWeights(const std::string& text);
 
+std::string RetentionPolicyNames();  // "full, window, ...", for help
+
 // "512M", "1.5GiB", "1048576": powers of 1024. 0 when it isn't a positive number of bytes.
 size_t ParseBytes(const std::string& text);
 

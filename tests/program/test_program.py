@@ -107,6 +107,9 @@ class WithoutModel(ProgramTest):
             (["generate", "-m", "x", "-p", "x", "--min-p", "1"], "below 1"),
             (["generate", "-m", "x", "-p", "x", "--stop", ""], "empty"),
             (["generate", "-m", "x", "-p", "x", "--chat", "--no-template"], "exclude"),
+            (["generate", "-m", "x", "-p", "x", "--retain", "best:keep=0.5"], "snapkv"),
+            (["generate", "-m", "x", "-p", "x", "--retain", "knorm,snapkv"], "kvist eval --retain"),
+            (["chat", "-m", "x", "--retain", "all"], "kvist eval --retain"),
             (["bench"], "subcommand"),
             (["bench", "speedup", "-m", "x", "--tokens", "8,0"], "'0'"),
             (["bench", "attention", "--layers", "0"], "'0'"),
@@ -156,6 +159,27 @@ class WithoutModel(ProgramTest):
         for name, content in (("empty.gguf", b""), ("text.gguf", b"hello " * 99), ("short.gguf", b"GGUF\3\0\0\0")):
             with self.subTest(name):
                 self.assert_fails(run("generate", "-m", self.file(name, content), "-p", "x"), 1, name)
+
+    def test_help_of_retain_names_everything_there_is(self):
+        for command in ("generate", "chat"):
+            help_text = self.assert_ok(run(command, "--help")).decode()
+            policies = ("window", "random", "article-norm", "knorm", "keydiff", "tova", "h2o", "expected", "kvzip")
+            shapes = ("uniform", "pyramid", "adaptive", "global")
+            for word in (*policies, *shapes, "snapkv:keep=0.5,", "margin=", "recent=", "sinks=", "kvist eval --retain"):
+                self.assertIn(word, help_text)
+
+    def test_tiers_are_tried_before_a_model_is_read(self):
+        broken, store = self.file("broken.gguf", b"hello " * 99), self.folder / "store"
+        for command in (("generate", "-p", "x"), ("chat",)):
+            with self.subTest(command):
+                command = (*command, "-m", broken, "--tier")
+                self.assert_fails(run(*command, "disk:"), 2, "tier 'disk:'", "missing")
+                self.assert_fails(run(*command, "disk:x,size=much"), 2, "'much' is no size")
+                self.assert_fails(run(*command, f"disk:{broken}/store"), 1, f"{broken}/store")
+                self.assert_fails(run(*command, f"disk:{store}"), 1, "broken.gguf")
+        other = self.folder / "other"
+        self.assert_fails(run("generate", "-m", "nonesuch", "-p", "x", "--tier", f"disk:{other}"), 1, "nonesuch")
+        self.assertFalse(other.exists())
 
     def test_isa_shows_the_sets_and_which_is_in_use(self):
         self.assertIn(b"* ", self.assert_ok(run("isa")))
