@@ -29,7 +29,12 @@ constexpr char kHelp[] =
     "/use NAME       go on with the conversation of that name\n"
     "/strategy NAME  how this one's keys and values are kept from now on; auto: by its class (with --strategy)\n"
     "/stats  tokens, speed and memory so far, and what each conversation is\n"
-    "/quit   leave (also Ctrl-D, and Ctrl-C while nothing is being answered)\n";
+    "/quit   leave (also Ctrl-D, and Ctrl-C while nothing is being answered)\n"
+    "A message that begins with / has a space before it.\n";
+constexpr char kExitCodes[] =
+    "Lines that begin with / are commands; /help lists them. At a terminal the exit code is 0, in a script that of the "
+    "last line that failed: 1 when a message could not be answered or a conversation not be found, 2 for a command "
+    "that is wrong; the lines after it are answered all the same. 130 after Ctrl-C between answers.";
 
 // Lines of standard input; a read ends at Ctrl-C, which std::getline does not.
 class LineReader {
@@ -102,6 +107,7 @@ class Chat {
     return {};
   }
 
+  // Returns the exit code, as kExitCodes has it.
   int Run() {
     const bool has_prompt = isatty(STDIN_FILENO) != 0;
     if (has_prompt) std::fputs("Type a message; /help lists the commands.\n", stderr);
@@ -116,9 +122,11 @@ class Chat {
       }
       if (*line == "/quit") break;
       const Status done = line->starts_with('/') ? DoCommand(*line) : Answer(*line);
-      if (!done) exit_code = Report(done.error());
+      if (done) continue;
+      const int line_code = Report(done.error());
+      if (!has_prompt) exit_code = line_code;
     }
-    if (arguments_.stats || exit_code == kExitInterrupted) ShowStatistics();
+    if (arguments_.stats) ShowStatistics();
     return out_.ExitCode(exit_code);
   }
 
@@ -130,6 +138,9 @@ class Chat {
       std::fputs(kHelp, stderr);
     } else if (command == "/stats") {
       ShowStatistics();
+      const std::string tiers = TiersText(*loaded_.cache);
+      std::fputs(tiers.c_str(), stderr);
+      if (!tiers.empty() && !manager_.saves_sessions()) Note("a conversation is written to the tiers when it ends");
     } else if (command == "/new" && argument.empty()) {
       manager_.Clear();
       ForgetStatistics();
@@ -144,7 +155,9 @@ class Chat {
     } else if (command == "/strategy") {
       KVIST_TRY_VOID(manager_.ChooseStrategy(argument));
     } else {
-      std::fprintf(stderr, "There is no command %s; /help lists them.\n", command.c_str());
+      return Fail(ErrorCode::kInvalidArgument, "there is no command " + command +
+                                                   "; /help lists them; a message that begins with / has a space "
+                                                   "before it");
     }
     return {};
   }
@@ -159,7 +172,11 @@ class Chat {
     interrupted() = false;  // it stopped the answer, not the chat
     if (!generation) {
       const ErrorCode code = generation.error().code;
-      if (code == ErrorCode::kOutOfMemory) Note("more fits with a larger --kv-memory, a smaller --form, or a --tier");
+      const bool has_disk = std::ranges::any_of(arguments_.model.tiers, IsDiskSpec);
+      if (code == ErrorCode::kOutOfMemory) {
+        Note(std::string("more fits with a larger --kv-memory") + (has_disk ? " or " : ", ") + "a smaller --form" +
+             (has_disk ? "" : ", or a --tier"));
+      }
       Note("the message is no part of the conversation; /new begins another one");
       return std::unexpected(std::move(generation.error()));
     }
@@ -218,9 +235,14 @@ Status Begin(ChatArguments& arguments, const LoadedModel& loaded, std::optional<
             ChatManager::Open(
                 loaded.model.get(), loaded.tokenizer, loaded.cache.get(), std::move(empty),
                 {.strategies = std::move(strategies), .strategy = arguments.strategy, .saves_sessions = saves}, name));
-  Chat chat(arguments, loaded, std::move(manager), out);
-  if (saves) KVIST_TRY_VOID(chat.Use(name));
-  *exit_code = chat.Run();
+  {
+    Chat chat(arguments, loaded, std::move(manager), out);
+    if (saves) KVIST_TRY_VOID(chat.Use(name));
+    *exit_code = chat.Run();
+  }
+  if (!arguments.stats) return {};
+  loaded.cache->Flush();  // the conversations have ended
+  std::fputs(TiersText(*loaded.cache).c_str(), stderr);
   return {};
 }
 
@@ -247,6 +269,7 @@ void AddChatCommand(CLI::App& program, Command* chosen) {
   arguments->use_template = true;
   arguments->options.max_tokens = 1024;
   CLI::App* command = program.add_subcommand("chat", "Talk with a model; a message a line, from a terminal or a pipe");
+  command->footer(kExitCodes);
   AddGenerateOptions(command, arguments.get());
   command
       ->add_option("--session", arguments->session,

@@ -43,6 +43,26 @@ Result<std::vector<Token>> Tokenize(const Arguments& arguments, const LoadedMode
   return conversation.Tokenize(*loaded.tokenizer);
 }
 
+// Memory is told as the text took it, tiers as they are when it has been written to them: when its sequence has ended.
+void Tell(const Generation& generation, const Arguments& arguments, const LoadedModel& loaded, Generator& generator,
+          Output& out) {
+  const bool has_statistics = arguments.stats || generation.finish == FinishReason::kCancelled;
+  Json object;
+  std::string statistics;
+  if (arguments.json) object = GenerationJson("generate", generation, arguments, loaded);
+  if (has_statistics) {
+    statistics = ReuseText(generation.reuse, *loaded.tokenizer) + RetainedText(generation.retained) +
+                 StatisticsText(generation.stats, loaded);
+  }
+  generator.Forget();
+  loaded.cache->Flush();
+  if (arguments.json) {
+    object["statistics"]["tiers"] = TiersJson(*loaded.cache);
+    WriteJson(object, out);
+  }
+  if (has_statistics) std::fputs((statistics + TiersText(*loaded.cache)).c_str(), stderr);
+}
+
 Status Generate(const Arguments& arguments, Output& out) {
   KVIST_TRY(const std::string prompt, ReadPrompt(arguments));
   KVIST_TRY(const LoadedModel loaded, LoadModel(ModelToLoad(arguments)));
@@ -52,15 +72,8 @@ Status Generate(const Arguments& arguments, Output& out) {
   KVIST_TRY(const Generation generation, GenerateTo(out, arguments, [&](const GenerateEvents& events) {
               return generator.Generate(tokens, arguments.options, events);
             }));
-  if (arguments.json) WriteJson(GenerationJson("generate", generation, arguments, loaded), out);
-  const bool is_cancelled = generation.finish == FinishReason::kCancelled;
-  if (arguments.stats || is_cancelled) {
-    std::fputs((ReuseText(generation.reuse, *loaded.tokenizer) + RetainedText(generation.retained) +
-                StatisticsText(generation.stats, loaded))
-                   .c_str(),
-               stderr);
-  }
-  if (is_cancelled) return Fail(ErrorCode::kCancelled, "interrupted");
+  Tell(generation, arguments, loaded, generator, out);
+  if (generation.finish == FinishReason::kCancelled) return Fail(ErrorCode::kCancelled, "interrupted");
   return {};
 }
 

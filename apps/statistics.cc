@@ -38,21 +38,6 @@ unsigned long long Count(uint64_t number) {
   return number;
 }
 
-Json TiersJson(const Cache& cache) {
-  Json tiers = Json::array();
-  for (const auto& [name, tier] : cache.tier_stats()) {
-    tiers.push_back({{"tier", name},
-                     {"hits", tier.num_hits},
-                     {"misses", tier.num_misses},
-                     {"read_bytes", tier.bytes_read},
-                     {"written", tier.num_written},
-                     {"written_bytes", tier.bytes_written},
-                     {"declined", tier.num_declined},
-                     {"failures", tier.num_failures}});
-  }
-  return tiers;
-}
-
 }  // namespace
 
 std::string StatisticsText(const GenerationStats& stats, const LoadedModel& loaded) {
@@ -75,19 +60,25 @@ std::string StatisticsText(const GenerationStats& stats, const LoadedModel& load
               BytesText(double(cache.spill_bytes_read)).c_str(), cache.spill_wait_s,
               BytesText(double(cache.staging_bytes)).c_str());
   }
-  for (const auto& [name, tier] : loaded.cache->tier_stats()) {
-    text += Print("%-13s %llu records read (%s), %llu missed; %llu written (%s), %llu declined; %llu failures\n",
-                  (name + " tier").c_str(), Count(tier.num_hits), BytesText(double(tier.bytes_read)).c_str(),
-                  Count(tier.num_misses), Count(tier.num_written), BytesText(double(tier.bytes_written)).c_str(),
-                  Count(tier.num_declined), Count(tier.num_failures));
-  }
   if (cache.num_damaged_records > 0) {
-    text += Print("damaged       %llu records of the tiers, removed\n", Count(cache.num_damaged_records));
+    text += Print("damaged       %llu records of the tiers; what they held is computed again\n",
+                  Count(cache.num_damaged_records));
   }
   text += Print("static cache  of the full context of %d tokens: %s", loaded.model->context_length(),
                 BytesText(double(StaticBytes(loaded))).c_str());
   if (cache.live_bytes > 0) text += Print(", %.1f times as much as live", StaticRatio(loaded, cache));
   return text + "\n";
+}
+
+std::string TiersText(const Cache& cache) {
+  std::string text;
+  for (const auto& [name, tier] : cache.tier_stats()) {
+    text += Print("%-13s %llu records read (%s), %llu missed; %llu written (%s), %llu declined; %llu failures\n",
+                  (name + " tier").c_str(), Count(tier.num_hits), BytesText(double(tier.bytes_read)).c_str(),
+                  Count(tier.num_misses), Count(tier.num_written), BytesText(double(tier.bytes_written)).c_str(),
+                  Count(tier.num_declined), Count(tier.num_failures));
+  }
+  return text;
 }
 
 std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer) {
@@ -116,6 +107,21 @@ std::string RetainedText(const RetainStats& retained) {
   if (retained.num_times == 0) return "";
   return Print("gave up       tokens %d times in %.2f s; %.0f in %s stayed, the last time\n", retained.num_times,
                retained.seconds, retained.held_tokens, BytesText(double(retained.held_bytes)).c_str());
+}
+
+Json TiersJson(const Cache& cache) {
+  Json tiers = Json::array();
+  for (const auto& [name, tier] : cache.tier_stats()) {
+    tiers.push_back({{"tier", name},
+                     {"hits", tier.num_hits},
+                     {"misses", tier.num_misses},
+                     {"read_bytes", tier.bytes_read},
+                     {"written", tier.num_written},
+                     {"written_bytes", tier.bytes_written},
+                     {"declined", tier.num_declined},
+                     {"failures", tier.num_failures}});
+  }
+  return tiers;
 }
 
 Json ReuseJson(const ReuseReport& reuse) {

@@ -13,6 +13,9 @@ namespace kvist {
 // Tokens, speed and memory of what was generated, beside what a cache of the model's full context would take from the
 // start. As lines for people and as an object for programs.
 std::string StatisticsText(const GenerationStats& stats, const LoadedModel& loaded);
+// A line a tier. Blocks are written when their sequence ends: call it after that and Cache::Flush, if that is near.
+std::string TiersText(const Cache& cache);
+Json TiersJson(const Cache& cache);
 std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer);
 std::string RetainedText(const RetainStats& retained);  // nothing when no tokens were given up
 Json ReuseJson(const ReuseReport& reuse);

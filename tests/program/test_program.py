@@ -9,6 +9,7 @@ and is skipped where it is not."""
 import json
 import os
 import pathlib
+import re
 import select
 import signal
 import subprocess
@@ -370,6 +371,22 @@ class WithModel(ProgramTest):
         self.assertEqual(result.stdout[:7], b" Paris.")
         self.assertIn("KV budget", result.stderr.decode())
 
+    def test_statistics_tell_what_was_written_to_tiers(self):
+        path = self.file("longer.txt", b" word" * 100)
+        store = self.folder / "store"
+        command = ("-f", path, "-n", 2, "--tier", f"disk:{store}")
+        written = re.search(r"\ndisk tier +0 records read .*; (\d+) written", self.generate(*command, "--stats", prompt=None).stderr.decode())
+        (found,) = self.objects(run("inspect", store, "--json"))
+        self.assertEqual(int(written[1]), found["records"])
+        (again,) = self.objects(self.generate(*command, "--form=q8", "--json", prompt=None))
+        self.assertGreater(again["statistics"]["tiers"][0]["written"], 2)
+        result = run("chat", "-m", "smollm2", "-n", 2, "--stats", "--tier", f"disk:{store}", stdin=b"word " * 100 + b"\n/stats\n")
+        self.assert_ok(result)
+        midway, end = re.findall(r"\ndisk tier .*; (\d+) written", result.stderr.decode())
+        self.assertEqual(midway, "0")
+        self.assertGreater(int(end), 2)
+        self.assertIn(b"written to the tiers when it ends", result.stderr)
+
     def test_stop_text_ends_the_output_before_it(self):
         text = self.assert_ok(self.generate("-n", 6, "--stop", "Par"))
         self.assertEqual(text, b" \n")
@@ -653,10 +670,29 @@ class Chat(ProgramTest):
             self.assertEqual((answer["reuse"]["moved_tokens"], answer["reuse"]["approximate"]), (0, False))
 
     def test_commands(self):
-        result = run(*self.COMMAND, "-n", 3, stdin=b"/help\n/dance\nHi\n/stats\n/quit\nnever read\n")
+        result = run(*self.COMMAND, "-n", 3, stdin=b"/help\nHi\n/stats\n/quit\nnever read\n")
         self.assertEqual(self.assert_ok(result).count(b"\n"), 1)
-        for word in ("/new", "/dance", "output        3 tokens"):
+        for word in ("/new", "output        3 tokens"):
             self.assertIn(word, result.stderr.decode())
+
+    def test_a_scripts_exit_code_is_that_of_its_last_line_that_failed(self):
+        for lines, code in ((b"/dance\nHi\n", 2), (b"/dance\n/use nobody\nHi", 1), (b"Hi\n /dance\n", 0)):
+            with self.subTest(lines):
+                result = run(*self.COMMAND, "-n", 1, "--json", stdin=lines)
+                self.assertEqual(result.returncode, code, result.stderr)
+                self.assertEqual(result.stdout.count(b"\n"), 2 if code == 0 else 1)
+                self.assertEqual(b"there is no command /dance" in result.stderr, code != 0)
+        self.assertIn(b"exit code", self.assert_ok(run("chat", "--help")))
+
+    def test_at_a_terminal_a_mistake_is_told_and_that_is_all(self):
+        ours, theirs = os.openpty()
+        with subprocess.Popen([PROGRAM, *self.COMMAND], stdin=theirs, stderr=subprocess.PIPE) as process:
+            os.close(theirs)
+            os.write(ours, b"/dance\n/quit\n")
+            _, errors = process.communicate(timeout=60)
+        os.close(ours)
+        self.assertIn(b"/dance", errors)
+        self.assertEqual(process.returncode, 0, errors)
 
     def test_conversations_side_by_side_each_kept_by_its_class(self):
         lines = b"Hi there!\n/new work\nWrite a poem about the sea.\n/use main\nThanks!\n/stats\n/use nobody\n/new work\n"
@@ -723,7 +759,7 @@ class Chat(ProgramTest):
             self.assertIsNone(process.poll())
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 130, errors)
+        self.assertEqual((process.returncode, errors), (130, b""))
 
     def drain(self, pipe):
         """Reads until nothing has come for a while: the answer has stopped."""
