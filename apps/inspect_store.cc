@@ -188,7 +188,9 @@ int InspectStore(const std::string& path, const InspectStoreOptions& options) {
   if (options.lists_records) WriteRecords(*view, options.json, out);
   const size_t num_faults = options.verifies ? store["verification"]["faults"].size() : 0;
   if (num_faults == 0) return out.ExitCode(kExitOk);
-  return out.ExitCode(Report({ErrorCode::kCorrupt, path + " has " + Count(num_faults, "fault")}));
+  return out.ExitCode(Report({ErrorCode::kCorrupt, path + " has " + Count(num_faults, "fault") +
+                                                       "; what is damaged is never used but computed again, and goes "
+                                                       "when its file makes room"}));
 }
 
 Json SessionJson(const StoreView::Session& session) {

@@ -15,6 +15,7 @@
 #include "store_view.h"
 #include "terminal.h"
 #include "tier/disk_tier.h"
+#include "tier/open_tier.h"
 
 namespace kvist {
 namespace {
@@ -45,7 +46,18 @@ Result<std::unique_ptr<DiskTier>> OpenOrMakeStore(const std::string& path) {
   return is_free ? OpenStore(path) : OpenExistingStore(path);
 }
 
-int ReportWithHint(Error error) {
+int ReportNoStore(Error error) {
+  if (error.code == ErrorCode::kNotFound) error.message += "; name another with --store PATH or --tier disk:PATH";
+  return Report(error);
+}
+
+// Of what was asked of a store that is there, or of the file that goes with it.
+int ReportOfStore(Error error, const SessionArguments& arguments) {
+  const bool is_of_file = !arguments.file.empty() && error.message.contains(arguments.file);
+  if (!is_of_file && !error.message.contains(arguments.store)) {
+    error.message += " (in the store " + arguments.store + ")";
+  }
+  if (error.code == ErrorCode::kNotFound) error.message += "; `kvist session list` shows what a store has";
   if (error.code == ErrorCode::kFailedPrecondition) error.message += "; --replace replaces it";
   return Report(error);
 }
@@ -61,20 +73,21 @@ RecordProgress ShowIn(Progress& progress) {
 
 int RunList(const SessionArguments& arguments) {
   Output out;
-  std::error_code ignored;
-  const bool is_unused = arguments.store == DefaultStorePath() && !std::filesystem::exists(arguments.store, ignored);
+  const auto view = StoreView::Open(arguments.store);
+  // Nobody has saved anything yet.
+  const bool is_unused = !view && view.error().code == ErrorCode::kNotFound && arguments.store == DefaultStorePath();
+  if (!view && !is_unused) return ReportNoStore(view.error());
   std::vector<Json> sessions;
-  if (!is_unused) {
-    const auto view = StoreView::Open(arguments.store);
-    if (!view) return Report(view.error());
+  if (view) {
     for (const std::string& name : view->SessionNames()) sessions.push_back(SessionJson(*view->ReadSession(name)));
   }
   if (arguments.json) {
     for (const Json& session : sessions) WriteJson(session, out);
   } else if (sessions.empty()) {
-    Note("there are no sessions in " + arguments.store);
+    Note("there are no sessions in " + arguments.store + (is_unused ? ", which is not there yet" : "") +
+         "; `kvist chat --session NAME` saves one, --store PATH or --tier disk:PATH names another store");
   } else {
-    out.Write(SessionsText(sessions));
+    out.Write(Row("store", PrintableText(arguments.store)) + "\n" + SessionsText(sessions));
   }
   return out.ExitCode(kExitOk);
 }
@@ -115,11 +128,13 @@ std::string DetailsText(const Json& details) {
 
 int RunShow(const SessionArguments& arguments) {
   const auto view = StoreView::Open(arguments.store);
-  if (!view) return Report(view.error());
+  if (!view) return ReportNoStore(view.error());
   const auto session = view->ReadSession(arguments.names.front());
-  if (!session) return Report(session.error());
-  if (session->fault)
-    return Report({session->fault->code, "session " + session->name + ": " + session->fault->message});
+  if (!session) return ReportOfStore(session.error(), arguments);
+  if (session->fault) {
+    return ReportOfStore({session->fault->code, "session " + session->name + ": " + session->fault->message},
+                         arguments);
+  }
   Output out;
   const Json details = DetailsJson(*session);
   arguments.json ? WriteJson(details, out) : out.Write(DetailsText(details));
@@ -130,10 +145,11 @@ int RunShow(const SessionArguments& arguments) {
 
 int RunRemove(const SessionArguments& arguments) {
   const auto disk = OpenExistingStore(arguments.store);
-  if (!disk) return Report(disk.error());
+  if (!disk) return ReportNoStore(disk.error());
   int exit_code = kExitOk;
   for (const std::string& name : arguments.names) {
-    if (const Status removed = (*disk)->RemoveSession(name); !removed) exit_code = Report(removed.error());
+    const Status removed = (*disk)->RemoveSession(name);
+    if (!removed) exit_code = ReportOfStore(removed.error(), arguments);
   }
   return exit_code;
 }
@@ -159,12 +175,12 @@ int WriteTransfer(const char* command, const std::string& name, const SessionExp
 int RunExport(const SessionArguments& arguments) {
   CatchInterrupts(true);
   const auto disk = OpenExistingStore(arguments.store);
-  if (!disk) return Report(disk.error());
+  if (!disk) return ReportNoStore(disk.error());
   Progress progress("export", "records", false);
   const ExportOptions options{.replaces = arguments.replaces, .progress = ShowIn(progress)};
   const auto exported = ExportSession(**disk, arguments.names.front(), arguments.file, options);
   progress.Clear();
-  if (!exported) return ReportWithHint(exported.error());
+  if (!exported) return ReportOfStore(exported.error(), arguments);
   return WriteTransfer("session export", exported->name, *exported, arguments);
 }
 
@@ -176,23 +192,50 @@ int RunImport(const SessionArguments& arguments) {
   if (!import) return Report(import.error());
   const std::string name = arguments.names.empty() ? import->facts().name : arguments.names.front();
   const auto disk = OpenOrMakeStore(arguments.store);
-  if (!disk) return Report(disk.error());
+  if (!disk) return ReportNoStore(disk.error());
   const Status stored =
       import->StoreIn(**disk, {.name = name, .replaces = arguments.replaces, .progress = ShowIn(progress)});
   progress.Clear();
-  if (!stored) return ReportWithHint(stored.error());
+  if (!stored) return ReportOfStore(stored.error(), arguments);
   return WriteTransfer("session import", name, import->facts(), arguments);
 }
 
 // --- the command line ---
 
+// Of the first disk tier, where a chat with these saves; nothing if there is none.
+std::string StoreOfTiers(const std::vector<std::string>& specs) {
+  const auto disk = std::ranges::find_if(specs, IsDiskSpec);
+  if (disk == specs.end()) return "";
+  const std::string path = disk->substr(disk->find(':') + 1);
+  return path.substr(0, path.rfind(",size="));
+}
+
+void AddStoreOptions(CLI::App* command, const std::shared_ptr<SessionArguments>& arguments) {
+  CLI::Option* store = command->add_option("--store", arguments->store, "Folder of the disk tier that they are in")
+                           ->type_name("PATH")
+                           ->default_str("~/.local/share/kvist/store");
+  command
+      ->add_option_function<std::vector<std::string>>(
+          "--tier",
+          [=](const std::vector<std::string>& specs) {
+            arguments->store = StoreOfTiers(specs);
+            if (arguments->store.empty()) {
+              throw CLI::ValidationError("--tier", "sessions are in a disk tier; give one as in disk:PATH");
+            }
+          },
+          "Or the tiers as the chat had them: disk:PATH; its size does not count here")
+      ->type_name("SPEC")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->excludes(store);
+}
+
 CLI::App* AddSubcommand(CLI::App* session, const char* name, const char* about,
                         const std::shared_ptr<SessionArguments>& arguments, Command* chosen,
                         int (*run)(const SessionArguments&)) {
   CLI::App* command = session->add_subcommand(name, about);
-  command->add_option("--store", arguments->store, "Folder of a disk tier")
-      ->type_name("PATH")
-      ->default_str("~/.local/share/kvist/store");
+  AddStoreOptions(command, arguments);
   command->callback([=] { *chosen = [=] { return run(*arguments); }; });
   return command;
 }
@@ -216,7 +259,7 @@ void AddReplace(CLI::App* command, const std::shared_ptr<SessionArguments>& argu
 }  // namespace
 
 void AddSessionCommand(CLI::App& program, Command* chosen) {
-  constexpr int kMany = 1 << 20;
+  constexpr int kMany = CLI::detail::expected_max_vector_size;
   constexpr char kOneObject[] = "Print one JSON object";
   CLI::App* session = program.add_subcommand("session", "List, show, remove, export and import saved sessions");
   session->require_subcommand(1);

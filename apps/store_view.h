@@ -22,7 +22,7 @@ namespace kvist {
 
 // Whether the path is a folder of a disk tier: one that has segments/ and sessions/.
 bool IsStore(const std::string& path);
-// kNotFound when there is nothing at the path, kInvalidArgument when it is no store.
+// kNotFound when there is nothing at the path, kInvalidArgument when it is no store, kIo when that can't be seen.
 Status CheckStore(const std::string& path);
 
 // What a disk tier's folder holds, read by its files: nothing is made, locked, touched, evicted or tidied away, where
@@ -54,7 +54,7 @@ class StoreView {
   // In the order they were written; those whose header is damaged are left out.
   void ForEachRecord(const std::function<void(const DiskTier::Stored&)>& visit) const;
 
-  // Reads everything. Returns the number of records that are fine.
+  // Reads everything but records that newer ones have taken the place of. Returns the number of records that are fine.
   uint64_t Verify(const std::function<void(const std::string& file, const std::string& what)>& fault,
                   const std::function<void(int64_t done, int64_t all)>& progress) const;
 

@@ -130,6 +130,30 @@ class WithoutModel(SessionTest):
                 self.assert_fails(run("session", *command, *store), 1, "there is no store", "none")
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_what_was_looked_for_and_where_is_told(self):
+        for name in ("segments", "sessions"):
+            (self.folder / name).mkdir()
+        store = ("--store", self.folder)
+        self.assert_fails(run("session", "show", "trip", *store), 1, "'trip'", self.folder, "session list")
+        self.assert_fails(run("session", "remove", "trip", *store), 1, "trip", self.folder, "session list")
+        self.assert_fails(run("session", "export", "trip", self.folder / "x", *store), 1, "trip", self.folder)
+        self.assert_fails(run("session", "show", "trip", "--store", "/none"), 1, "no store at /none", "--tier disk:PATH")
+        tier = ("--tier", "redis://localhost", "--tier", f"disk:{self.folder},size=8G")
+        result = run("session", "list", *tier)
+        self.assertEqual(self.assert_ok(result), b"")
+        self.assertIn(f"no sessions in {self.folder};", result.stderr.decode())
+        self.assert_fails(run("session", "list", *tier[:2]), 2, "--tier", "disk:PATH")
+        self.assert_fails(run("session", "list", *tier, *store), 2, "--store", "--tier")
+
+    def test_a_store_that_cant_be_seen_is_no_store_that_is_missing(self):
+        place = self.folder / "kvist" / "store"
+        place.parent.mkdir()
+        place.symlink_to(place)
+        environment = {**os.environ, "XDG_DATA_HOME": str(self.folder)}
+        for command in (["list"], ["show", "trip"], ["remove", "trip"]):
+            with self.subTest(command):
+                self.assert_fails(run("session", *command, env=environment), 1, "can't be read", place)
+
     def test_nobody_has_sessions_at_first(self):
         environment = {**os.environ, "XDG_DATA_HOME": str(self.folder)}
         result = run("session", "list", env=environment)
@@ -196,6 +220,8 @@ class WithModel(SessionTest):
         text = self.assert_ok(self.session("list")).decode()
         for word in ("trip", "f16", str(listed["tokens"]), "all there"):
             self.assertIn(word, text)
+        self.assertIn(str(self.store), text)
+        self.assertEqual(self.assert_ok(run("session", "list", "--tier", f"disk:{self.store},size=1G")).decode(), text)
         self.assertIn("Name a city in France.", self.assert_ok(self.session("show", "trip")).decode())
         self.assert_fails(self.session("show", "other"), 1, "'other'", self.store)
 
@@ -225,12 +251,20 @@ class WithModel(SessionTest):
         self.assertEqual(store["verification"]["records"], store["records"] - 1)
         result = run("inspect", self.store, "--verify")
         self.assertEqual(result.returncode, 1)
-        self.assertIn(b"1 fault", result.stderr)
+        self.assertIn(b"1 fault; what is damaged is never used", result.stderr)
         self.assertIn(fault["what"], result.stdout.decode())
         self.assertEqual(contents(self.store), before)
         export = self.folder / "trip.export"
         self.assert_fails(self.session("export", "trip", export), 1, "record", "not what was stored")
         self.assertFalse(export.exists())
+
+    def test_damage_that_was_met_is_mended_when_the_text_is_written_again(self):
+        flip(self.segment(), 0.25)  # a full block: one that is not grows with the conversation, and is another then
+        again = chat(self.store, "trip", "And one in Spain.")
+        self.assert_ok(again)
+        self.assertIn(b"(damaged)", again.stderr)
+        (store,) = self.objects(run("inspect", self.store, "--json", "--verify"))
+        self.assertEqual(store["verification"], {"records": store["records"], "faults": []})
 
     def test_damaged_tables_and_missing_records_are_told(self):
         flip(self.segment(), 0)  # not a segment any more: somebody else's file
