@@ -67,10 +67,13 @@ Status CheckPromptFits(const Cache& cache, int64_t num_prompt_tokens, int64_t st
   const size_t needed_bytes = can_spill ? SpilledKvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens)
                                         : KvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens);
   if (options.budget_bytes == 0 || needed_bytes <= options.budget_bytes) return {};
-  return Fail(ErrorCode::kOutOfMemory,
-              "the keys and values of the prompt's " + std::to_string(num_prompt_tokens) + " tokens need " +
-                  Mebibytes(needed_bytes) + " and the KV memory is limited to " + std::to_string(options.budget_bytes) +
-                  " bytes; allow more, give it a disk tier for the rest, or shorten the prompt");
+  const char* even_so = can_spill ? ", even with the rest of them in the disk tier," : "";
+  const char* advice = can_spill ? "allow more or shorten the prompt"
+                                 : "allow more, give it a disk tier for the rest, or shorten the prompt";
+  return Fail(ErrorCode::kOutOfMemory, "the keys and values of the prompt's " + std::to_string(num_prompt_tokens) +
+                                           " tokens need " + Mebibytes(needed_bytes) + even_so +
+                                           " and the KV memory is limited to " + std::to_string(options.budget_bytes) +
+                                           " bytes; " + advice);
 }
 
 Error ExplainStep(Error error, const Cache& cache, int64_t num_tokens) {

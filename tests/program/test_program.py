@@ -371,6 +371,15 @@ class WithModel(ProgramTest):
         self.assertEqual(result.stdout[:7], b" Paris.")
         self.assertIn("KV budget", result.stderr.decode())
 
+    def test_kv_memory_too_small_with_a_tier_advises_no_tier(self):
+        path, tier = self.file("longer.txt", b" word" * 100), f"--tier=disk:{self.folder / 'store'}"
+        self.assertIn(b"disk tier", self.generate("-f", path, "--kv-memory=1M", prompt=None).stderr)
+        result = self.generate("-f", path, "--kv-memory=1M", tier, prompt=None)
+        self.assert_fails(result, 1, "1048576", "even with the rest of them in the disk tier", "allow more")
+        result = run("chat", "-m", "smollm2", "--kv-memory=1M", tier, stdin=b"word " * 100)
+        self.assertEqual(result.returncode, 1)
+        self.assertNotIn(b"or a --tier", result.stderr)
+
     def test_statistics_tell_what_was_written_to_tiers(self):
         path = self.file("longer.txt", b" word" * 100)
         store = self.folder / "store"
