@@ -183,6 +183,7 @@ class Chat {
     total_ += generation->stats;
     reuse_ = generation->reuse;
     retained_ = generation->retained;
+    stream_ = generation->stream;
     if (arguments_.json) WriteJson(GenerationJson("chat", *generation, followed, loaded_, manager_.strategy()), out_);
     if (generation->finish == FinishReason::kContext) {
       Note("the model's context is full; /new begins another conversation");
@@ -194,11 +195,15 @@ class Chat {
     total_ = {};
     reuse_.reset();
     retained_ = {};
+    stream_.reset();
   }
 
   void ShowStatistics() const {
     if (reuse_) std::fputs(ReuseText(*reuse_, *loaded_.tokenizer).c_str(), stderr);
-    std::fputs((RetainedText(retained_) + StatisticsText(total_, loaded_) + ListText(manager_.List())).c_str(), stderr);
+    std::fputs(
+        (RetainedText(retained_) + StreamText(stream_) + StatisticsText(total_, loaded_) + ListText(manager_.List()))
+            .c_str(),
+        stderr);
   }
 
   const GenerateArguments& arguments_;
@@ -207,8 +212,9 @@ class Chat {
   Output& out_;
   LineReader lines_;
   GenerationStats total_;
-  std::optional<ReuseReport> reuse_;  // of the last message, since the conversation was chosen
-  RetainStats retained_;              // likewise
+  std::optional<ReuseReport> reuse_;   // of the last message, since the conversation was chosen
+  RetainStats retained_;               // likewise
+  std::optional<StreamStats> stream_;  // likewise
 };
 
 struct ChatArguments : GenerateArguments {

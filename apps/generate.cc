@@ -52,7 +52,7 @@ void Tell(const Generation& generation, const Arguments& arguments, const Loaded
   if (arguments.json) object = GenerationJson("generate", generation, arguments, loaded);
   if (has_statistics) {
     statistics = ReuseText(generation.reuse, *loaded.tokenizer) + RetainedText(generation.retained) +
-                 StatisticsText(generation.stats, loaded);
+                 StreamText(generation.stream) + StatisticsText(generation.stats, loaded);
   }
   generator.Forget();
   loaded.cache->Flush();

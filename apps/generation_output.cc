@@ -2,6 +2,8 @@
 // Copyright 2026 The Kvist authors
 #include "generation_output.h"
 
+#include <algorithm>
+
 namespace kvist {
 
 Result<Generation> GenerateTo(Output& out, const GenerateArguments& arguments,
@@ -51,6 +53,17 @@ Json GenerationJson(const char* command, const Generation& generation, const Gen
                           {"seconds", generation.retained.seconds},
                           {"held_tokens", generation.retained.held_tokens},
                           {"held_bytes", generation.retained.held_bytes}};
+  }
+  if (generation.stream) {
+    object["slid"] = {{"times", generation.stream->num_slides},
+                      {"retired_tokens", generation.stream->num_retired_tokens}};
+  }
+  if (const PagesStats& pages = generation.stats.pages; pages.num_steps > 0) {
+    const auto num_selecting = static_cast<double>(std::max<int64_t>(1, pages.num_selecting_steps));
+    object["paged"] = {{"steps", pages.num_steps},
+                       {"selecting_steps", pages.num_selecting_steps},
+                       {"read_tokens", pages.read_tokens / num_selecting},
+                       {"stored_tokens", pages.stored_tokens / num_selecting}};
   }
   AddOrigin(object);
   return object;

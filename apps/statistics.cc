@@ -38,6 +38,15 @@ unsigned long long Count(uint64_t number) {
   return number;
 }
 
+std::string PagesText(const PagesStats& pages) {
+  std::string text =
+      Print("pages         %lld of %lld steps left out blocks", Long(pages.num_selecting_steps), Long(pages.num_steps));
+  if (pages.num_selecting_steps == 0) return text + "\n";
+  const auto num_steps = static_cast<double>(pages.num_selecting_steps);
+  return text + Print(": a lane read about %.0f of %.0f tokens\n", pages.read_tokens / num_steps,
+                      pages.stored_tokens / num_steps);
+}
+
 }  // namespace
 
 std::string StatisticsText(const GenerationStats& stats, const LoadedModel& loaded) {
@@ -49,6 +58,7 @@ std::string StatisticsText(const GenerationStats& stats, const LoadedModel& load
                            stats.prefill_s, Rate(stats.computed_tokens, stats.prefill_s));
   text += Print("output        %lld tokens in %.2f s (%.1f tokens/s)\n", Long(stats.output_tokens), stats.decode_s,
                 Rate(stats.decode_steps, stats.decode_s));
+  if (stats.pages.num_steps > 0) text += PagesText(stats.pages);
   text += Print("KV cache      form %s, blocks %zu, live %s, committed %s, resident %s, reserved %s of address space\n",
                 FormName(form).c_str(), cache.num_live_blocks, BytesText(double(cache.live_bytes)).c_str(),
                 BytesText(double(cache.committed_bytes)).c_str(),
@@ -101,6 +111,12 @@ std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer) {
   if (reuse.stored_token)
     text += " (" + quoted(*reuse.wanted_token) + ", stored is " + quoted(*reuse.stored_token) + ")";
   return text + "\n";
+}
+
+std::string StreamText(const std::optional<StreamStats>& stream) {
+  if (!stream) return "";
+  return Print("window        slid %lld time%s; %lld tokens have left it\n", Long(stream->num_slides),
+               stream->num_slides == 1 ? "" : "s", Long(stream->num_retired_tokens));
 }
 
 std::string RetainedText(const RetainStats& retained) {

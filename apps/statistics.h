@@ -2,6 +2,7 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "engine/generator.h"
@@ -17,7 +18,8 @@ std::string StatisticsText(const GenerationStats& stats, const LoadedModel& load
 std::string TiersText(const Cache& cache);
 Json TiersJson(const Cache& cache);
 std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer);
-std::string RetainedText(const RetainStats& retained);  // nothing when no tokens were given up
+std::string StreamText(const std::optional<StreamStats>& stream);  // nothing where there is none
+std::string RetainedText(const RetainStats& retained);             // nothing when no tokens were given up
 Json ReuseJson(const ReuseReport& reuse);
 Json StatisticsJson(const GenerationStats& stats, const LoadedModel& loaded);
 

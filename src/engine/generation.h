@@ -50,6 +50,19 @@ enum class FinishReason : uint8_t {
 // "end", "stop", "length", "context", "cancelled" as used in JSON output.
 const char* FinishReasonName(FinishReason reason);
 
+// Decode steps of a text that selects pages. Tokens are those of a lane, summed over the steps that left out some.
+struct PagesStats {
+  int64_t num_steps = 0;
+  int64_t num_selecting_steps = 0;  // of them, that left out some
+  double read_tokens = 0;           // about: whole blocks are read
+  double stored_tokens = 0;         // that there were to choose from
+
+  // A step that the sequence has just made. kept_tokens: of a lane, that were left when tokens were given up; they are
+  // read in any case.
+  void Count(const Sequence& sequence, const PageSelection& selection, double kept_tokens);
+  PagesStats& operator+=(const PagesStats& other);
+};
+
 struct GenerationStats {
   int64_t prompt_tokens = 0;
   int64_t reused_tokens = 0;    // of the prompt, found in the sequence
@@ -58,6 +71,7 @@ struct GenerationStats {
   int64_t decode_steps = 0;  // one fewer than output tokens as a rule: the prompt itself gives the first
   double prefill_s = 0;
   double decode_s = 0;
+  PagesStats pages;
 
   GenerationStats& operator+=(const GenerationStats& other);
 };
@@ -69,6 +83,7 @@ struct Generation {
   GenerationStats stats;
   ReuseReport reuse;  // where the prompt's tokens came from that were not computed
   RetainStats retained;
+  std::optional<StreamStats> stream;  // where the text slides through a window
 };
 
 }  // namespace kvist

@@ -27,10 +27,12 @@ std::span<const Token> ReusableTokens(std::span<const Token> prompt) {
 // One call of Generate.
 class Generator::Run {
  public:
-  Run(Generator& generator, const GenerateEvents& events, Continuation text, ReuseReport reuse)
+  Run(Generator& generator, const GenerateEvents& events, const PageSelection& pages, Continuation text,
+      ReuseReport reuse)
       : generator_(generator),
         sequence_(generator.sequence_),
         events_(events),
+        pages_(pages),
         text_(std::move(text)),
         reuse_(std::move(reuse)) {}
 
@@ -57,9 +59,12 @@ class Generator::Run {
     Generation generation = text_.Finish(reason);
     generation.reuse = std::move(reuse_);
     if (generator_.retainer_) generation.retained = generator_.retainer_->stats();
+    if (generator_.stream_) generation.stream = generator_.stream_->stats();
     return generation;
   }
 
+  // Of a lane, when tokens were last given up.
+  double num_kept_tokens() const { return generator_.retainer_ ? generator_.retainer_->stats().held_tokens : 0; }
   bool IsCancelled() const { return events_.cancel != nullptr && *events_.cancel; }
 
   // True when the whole prompt is in the sequence, false when it was cancelled.
@@ -110,6 +115,7 @@ class Generator::Run {
         }
         KVIST_TRY(const bool is_computed, Step(text_.num_tokens() - 1, text_.num_tokens(), LogitsWanted::kLast));
         if (!is_computed) continue;
+        text_.stats().pages.Count(sequence_, pages_, num_kept_tokens());
         if (generator_.retainer_) KVIST_TRY_VOID(generator_.retainer_->EndStep(sequence_, goes_on_));
         ++text_.stats().decode_steps;
       }
@@ -144,6 +150,7 @@ class Generator::Run {
   Generator& generator_;
   Sequence& sequence_;
   const GenerateEvents& events_;
+  const PageSelection pages_;
   Continuation text_;
   ReuseReport reuse_;
   MovedReuse moved_;
@@ -162,7 +169,7 @@ Result<Generation> Generator::Generate(std::span<const Token> prompt, const Gene
             Continuation::Open(tokenizer_, prompt, options, events.on_text, MaxTextTokens(*model_, *cache_, options)));
   KVIST_TRY(ReuseReport reuse, KeepCommonPrefix(prompt, options));
   if (retainer_) KVIST_TRY_VOID(retainer_->Begin(sequence_));
-  return Run(*this, events, std::move(text), std::move(reuse)).Go();
+  return Run(*this, events, options.sequence.pages, std::move(text), std::move(reuse)).Go();
 }
 
 int64_t Generator::num_stored_tokens() const {

@@ -204,8 +204,16 @@ TEST_CASE("with pages selected a generation reads less, and the next one may rea
   CHECK(generation.tokens == tokens);
   CHECK(rig.generator->sequence().is_approximate());
   CHECK(rig.cache->stats().page_bounds_bytes > 0);
+  const PagesStats& pages = generation.stats.pages;
+  CHECK(pages.num_steps == 11);
+  CHECK(pages.num_selecting_steps == 11);
+  CHECK(pages.read_tokens == 11 * 128);
+  CHECK(pages.stored_tokens == 11 * 406);  // 401 to 411
+  selecting.sequence.pages.num_tokens = 408;
+  CHECK(rig.GenerateAnew(prompt, selecting).stats.pages.num_selecting_steps == 3);
 
   const Generation all = rig.GenerateAnew(prompt, Options(12));
+  CHECK(all.stats.pages.num_steps == 0);
   CHECK_FALSE(rig.generator->sequence().is_approximate());
   GenerateOptions too_few = Options(12);
   too_few.sequence.pages.num_tokens = -1;

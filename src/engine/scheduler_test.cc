@@ -265,6 +265,7 @@ TEST_CASE("scheduler: a request's own settings are those of its sequence, and of
   }
   CHECK(rig.Of(ids[3]).finish == FinishReason::kContext);
   CHECK(rig.Of(ids[3]).tokens.size() == 21);  // the last one is not stored
+  CHECK(rig.Of(ids[1]).stats.pages.num_selecting_steps == 39);
   // The settings do something.
   for (const size_t i : {1, 2}) {
     Request plain = requests[i];

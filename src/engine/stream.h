@@ -29,6 +29,12 @@ struct StreamOptions {
 Result<StreamOptions> ParseStream(std::string_view spec);
 std::string StreamSpec(const StreamOptions& options);
 
+// Of a text so far.
+struct StreamStats {
+  int64_t num_slides = 0;
+  int64_t num_retired_tokens = 0;  // that have left the window
+};
+
 // What a stream has seen.
 class Stream {
  public:
@@ -45,6 +51,7 @@ class Stream {
   std::vector<Token> full_context(const Sequence& sequence) const;
   int64_t num_retired_tokens() const { return static_cast<int64_t>(retired_.size()); }
   int64_t num_slides() const { return num_slides_; }
+  StreamStats stats() const { return {num_slides_, num_retired_tokens()}; }
 
  private:
   StreamOptions options_;

@@ -86,6 +86,8 @@ TEST_CASE("stream: a generation goes on past the model's context, and the next t
   CHECK(generation->tokens.size() == 400);
   CHECK(generation->finish == FinishReason::kLength);
   CHECK(generator.sequence().num_tokens() <= 128);
+  CHECK(generation->stream->num_slides > (699 - 128) / 92);
+  CHECK(generation->stream->num_retired_tokens == 699 - generator.sequence().num_tokens());
 
   std::vector<Token> text = prompt;
   text.insert(text.end(), generation->tokens.begin(), generation->tokens.end());

@@ -741,8 +741,30 @@ class Chat(ProgramTest):
         self.assertEqual(stream["params"]["stream"], "window=256,overlap=64,sinks=4")
         self.assertLess(stream["statistics"]["live_bytes"], whole["statistics"]["live_bytes"])
         self.assert_fails(run(*command, "--retain=best"), 2, "best", "snapkv")
+        self.assertGreaterEqual(stream["slid"]["times"], 1)
+        held = stream["statistics"]["prompt_tokens"] + 39 - stream["slid"]["retired_tokens"]
+        self.assertTrue(64 < held <= 256, stream["slid"])
+        self.assertNotIn("slid", whole)
         self.assert_fails(run(*command, "--stream=window=100"), 2, "window of 100")
         self.assert_fails(run(*command, "--stream=window=512", "--retain=knorm"), 2, "one of the two")
+
+    def test_what_pages_and_streams_did_is_told(self):
+        sheep = " ".join(f"Sheep {i} stood on the hill." for i in range(40))
+        command = ["generate", "-m", "smollm2", "--threads=1", "-n", 8, "-p", sheep]
+        (some,) = self.objects(run(*command, "--pages=128", "--json"))
+        paged, prompt_tokens = some["paged"], some["statistics"]["prompt_tokens"]
+        self.assertEqual((paged["steps"], paged["selecting_steps"], paged["read_tokens"]), (7, 7, 128))
+        self.assertTrue(prompt_tokens < paged["stored_tokens"] < prompt_tokens + 8, paged)
+        (all_read,) = self.objects(run(*command, "--pages=1024", "--json"))
+        self.assertEqual((all_read["paged"]["steps"], all_read["paged"]["selecting_steps"]), (7, 0))
+        told = run(*command, "--pages=128", "--stats").stderr.decode()
+        self.assertRegex(told, r"\npages +7 of 7 steps left out blocks: a lane read about 128 of \d+ tokens\n")
+        self.assertNotIn("window", told)
+        told = run(*command, "--stream=window=256,overlap=64", "--stats").stderr.decode()
+        self.assertRegex(told, r"\nwindow +slid 1 time; \d+ tokens have left it\n")
+        lines = f"{sheep}\n/stats\n".encode()
+        told = run(*self.COMMAND, "-n", 4, "--pages=128", stdin=lines).stderr.decode()
+        self.assertIn("3 of 3 steps left out blocks", told)
 
     def test_without_template_and_with_system_message(self):
         command = [*self.COMMAND, "-n", 3, "--json", "--no-template"]
