@@ -16,7 +16,17 @@ namespace kvist {
 
 namespace {
 
+Status CheckForm(Form form) {
+  const auto is_known = [](Codec codec) { return std::ranges::find(kAllCodecs, codec) != std::end(kAllCodecs); };
+  if (is_known(form.k) && is_known(form.v)) return {};
+  return Fail(ErrorCode::kInvalidArgument, "a form of codecs " + std::to_string(int(form.k)) + " and " +
+                                               std::to_string(int(form.v)) +
+                                               ", which there are not; use those that kAllCodecs has");
+}
+
 Result<std::vector<Form>> FormsOfLayers(const CacheGeometry& geometry, const CacheOptions& options) {
+  KVIST_TRY_VOID(CheckForm(options.form));
+  for (const Form& form : options.layer_forms) KVIST_TRY_VOID(CheckForm(form));
   if (options.layer_forms.empty()) return std::vector<Form>(geometry.layers.size(), options.form);
   if (options.layer_forms.size() == geometry.layers.size()) return options.layer_forms;
   return Fail(ErrorCode::kInvalidArgument, "layer_forms has " + std::to_string(options.layer_forms.size()) +
@@ -98,9 +108,8 @@ void Cache::Core::Trim() {
 
 bool Cache::Core::EvictPrefixes(size_t bytes) {
   if (!prefixes) return false;
-  const auto evict = [&] { return prefixes->Evict(bytes, [](const PrefixIndex::Entry&, size_t) { return false; }); };
-  size_t num_freed = evict();
-  if (num_freed == 0 && tiers) tiers->WaitForWrites([&] { return (num_freed = evict()) > 0; });
+  size_t num_freed = prefixes->Evict(bytes);
+  if (num_freed == 0 && tiers) tiers->WaitForWrites([&] { return (num_freed = prefixes->Evict(bytes)) > 0; });
   Trim();
   return num_freed > 0;
 }

@@ -80,6 +80,15 @@ TEST_CASE("cache: an invalid geometry is refused with the field's name") {
   CHECK_FALSE(Cache::Open({}, {kF16}));
 }
 
+TEST_CASE("cache: a form of no codec is refused") {
+  CacheOptions options;
+  options.form.v = Codec(99);
+  CHECK(Cache::Open(Geometry({0}), options).error().code == ErrorCode::kInvalidArgument);
+  options = {};
+  options.layer_forms = {{Codec::kF16, Codec(200)}};
+  CHECK(Cache::Open(Geometry({0}), options).error().message.find("200") != std::string::npos);
+}
+
 TEST_CASE("cache: opening takes address space and no memory") {
   auto cache = OpenCache(Geometry({0, 128}));
   const CacheStats stats = cache->stats();
@@ -196,6 +205,7 @@ TEST_CASE("cache: memory on its way to or from the system is not missing from th
     for (int i = 0; i < 200; ++i) {  // each begins while the last one's memory is being given back
       Sequence sequence = cache->Begin();
       all_fit &= sequence.Prepare(std::span(step.tokens).first(1)).has_value();
+      testing::AppendZeros(geometry, sequence);
       REQUIRE(sequence.Commit());
       all_fit &= sequence.Prepare(std::span(step.tokens).first(319)).has_value();
     }

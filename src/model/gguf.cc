@@ -489,9 +489,6 @@ Result<double> GgufFile::GetFloat(std::string_view key) const {
 Result<std::string_view> GgufFile::GetString(std::string_view key) const {
   return Get<std::string_view>(*this, key, kStringKind);
 }
-Result<uint64_t> GgufFile::UintOr(std::string_view key, uint64_t otherwise) const {
-  return Or<uint64_t>(*this, key, otherwise, kUintKind);
-}
 Result<double> GgufFile::FloatOr(std::string_view key, double otherwise) const {
   return Or<double>(*this, key, otherwise, kFloatKind);
 }

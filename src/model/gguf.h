@@ -55,7 +55,6 @@ class GgufFile {
   Result<uint64_t> GetUint(std::string_view key) const;
   Result<double> GetFloat(std::string_view key) const;
   Result<std::string_view> GetString(std::string_view key) const;
-  Result<uint64_t> UintOr(std::string_view key, uint64_t otherwise) const;
   Result<double> FloatOr(std::string_view key, double otherwise) const;
   Result<bool> BoolOr(std::string_view key, bool otherwise) const;
   Result<std::string_view> StringOr(std::string_view key, std::string_view otherwise) const;

@@ -205,9 +205,6 @@ Result<std::span<const float>> Model::Forward(std::span<const BatchItem> batch) 
   return std::span<const float>(static_cast<const float*>(logits->data), static_cast<size_t>(ggml_nelements(logits)));
 }
 
-const ModelConfig& Model::config() const {
-  return state_->config;
-}
 const CacheGeometry& Model::geometry() const {
   return state_->config.geometry;
 }

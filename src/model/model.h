@@ -64,7 +64,6 @@ class Model {
   // Sequence::Commit.
   Result<std::span<const float>> Forward(std::span<const BatchItem> batch);
 
-  const ModelConfig& config() const;
   const CacheGeometry& geometry() const;
   int num_vocabulary() const;
   int context_length() const;

@@ -146,21 +146,11 @@ bool Tokenizer::IsEndOfGeneration(Token token) const {
   return std::find(state_->ends.begin(), state_->ends.end(), token) != state_->ends.end();
 }
 
-std::optional<Token> Tokenizer::FindSpecial(std::string_view name) const {
-  const Token token = state_->map.Find(name);
-  if (token < 0) return std::nullopt;
-  if (!state_->IsControl(token) && state_->TypeOf(token) != TokenType::kUserDefined) return std::nullopt;
-  return token;
-}
-
 int Tokenizer::num_tokens() const {
   return static_cast<int>(state_->vocabulary.pieces.size());
 }
 std::optional<Token> Tokenizer::bos() const {
   return state_->vocabulary.bos;
-}
-std::optional<Token> Tokenizer::eos() const {
-  return state_->vocabulary.eos;
 }
 
 StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer) : tokenizer_(std::move(tokenizer)) {}

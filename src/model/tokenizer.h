@@ -47,10 +47,8 @@ class Tokenizer {
   std::string Decode(std::span<const Token> tokens, bool render_special = false) const;
 
   bool IsEndOfGeneration(Token token) const;  // EOS, EOT and the families' other end markers
-  std::optional<Token> FindSpecial(std::string_view name) const;
   int num_tokens() const;
   std::optional<Token> bos() const;
-  std::optional<Token> eos() const;
 
  private:
   struct State;

@@ -49,7 +49,7 @@ Result<BlockId> BlockPool::Allocate() {
 void BlockPool::CountAllocation(BlockId block, const Lock&) {
   reference_counts_[block.index] = 1;
   ++stats_.cumulative_blocks;
-  stats_.peak_live_blocks = std::max(stats_.peak_live_blocks, ++stats_.num_live_blocks);
+  ++stats_.num_live_blocks;
 }
 
 BlockRun BlockPool::AllocateRun(size_t num_blocks) {
@@ -70,7 +70,6 @@ BlockRun BlockPool::AllocateRun(size_t num_blocks) {
   for (size_t i = 0; i < run.size(); ++i) CountAllocation(run[i], lock);
   ++stats_.num_commits;
   stats_.num_committed_blocks += num_charged;
-  stats_.peak_committed_blocks = std::max(stats_.peak_committed_blocks, stats_.num_committed_blocks);
   return run;
 }
 
@@ -128,7 +127,7 @@ Result<BlockId> BlockPool::CommitCharged(Lock& lock) {
     return block;
   }
   ++stats_.num_commits;
-  stats_.peak_committed_blocks = std::max(stats_.peak_committed_blocks, ++stats_.num_committed_blocks);
+  ++stats_.num_committed_blocks;
   return block;
 }
 

@@ -27,9 +27,7 @@ struct BlockId {
 struct BlockPoolStats {
   size_t num_live_blocks = 0;
   size_t num_committed_blocks = 0;  // live and spare
-  size_t peak_live_blocks = 0;
-  size_t peak_committed_blocks = 0;
-  size_t cumulative_blocks = 0;  // allocations ever
+  size_t cumulative_blocks = 0;     // allocations ever
   size_t num_commits = 0;
   size_t num_decommits = 0;
   size_t num_stalls = 0;  // allocations that found no spare block and waited for the system

@@ -43,7 +43,6 @@ PrefixIndex::Entry PrefixIndex::Take(Node& node, const Lock& lock) {
     const auto& block = node.entry.blocks[group];
     if (!block) continue;
     pools_[group].of(*block).AddReference(block->block);
-    ++num_hits_;
   }
   return node.entry;
 }
@@ -189,14 +188,13 @@ void PrefixIndex::ForgetOldGhosts(const Lock& lock) {
   }
 }
 
-size_t PrefixIndex::Evict(size_t bytes, const std::function<bool(const Entry& entry, size_t group)>& keep) {
+size_t PrefixIndex::Evict(size_t bytes) {
   const Lock lock(mutex_);
   size_t num_freed = 0;
   for (auto use = uses_.end(); use != uses_.begin() && num_freed < bytes;) {
     --use;
-    const Entry& entry = nodes_.at(use->digest).entry;
-    const StoredBlock block = *entry.blocks[use->group];
-    if (!IsIdle(use->group, block, lock) || keep(entry, use->group)) continue;
+    const StoredBlock block = *nodes_.at(use->digest).entry.blocks[use->group];
+    if (!IsIdle(use->group, block, lock)) continue;
     const size_t block_bytes = pools_[use->group].of(block).block_bytes();
     const auto next = std::next(use);
     if (DropBlock(use, lock)) num_freed += block_bytes;
@@ -246,7 +244,7 @@ bool PrefixIndex::IsKnownBeginning(std::span<const Token> tokens) const {
 
 PrefixIndex::Stats PrefixIndex::stats() const {
   const Lock lock(mutex_);
-  Stats stats{.num_hits = num_hits_, .num_evicted = num_evicted_};
+  Stats stats{.num_evicted = num_evicted_};
   for (size_t group = 0; group < num_entries_.size(); ++group) {
     stats.num_blocks += num_entries_[group].size();
     for (const auto& [block, num_entries] : num_entries_[group]) {

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <list>
 #include <mutex>
 #include <optional>
@@ -103,9 +102,8 @@ class PrefixIndex {
   void ReleaseBlock(size_t group, const StoredBlock& block) const { pools_[group].of(block).Release(block.block); }
   void AddReference(size_t group, const StoredBlock& block) const { pools_[group].of(block).AddReference(block.block); }
 
-  // Lets go of idle blocks until so many bytes are free or none is left; returns the bytes. Before that, `keep` is
-  // called with each and may return true to have it passed over.
-  size_t Evict(size_t bytes, const std::function<bool(const Entry& entry, size_t group)>& keep);
+  // Lets go of idle blocks until so many bytes are free or none is left; returns the bytes.
+  size_t Evict(size_t bytes);
 
   // Lets go of a block of entries after `parent`, whoever else holds it: whether there was one.
   bool LetGo(const Digest& parent, size_t group, const StoredBlock& block);
@@ -124,7 +122,6 @@ class PrefixIndex {
     size_t num_blocks = 0;
     size_t num_idle_blocks = 0;
     size_t idle_bytes = 0;
-    uint64_t num_hits = 0;  // blocks found
     uint64_t num_evicted = 0;
   };
   Stats stats() const;  // passes all blocks
@@ -177,7 +174,6 @@ class PrefixIndex {
   std::vector<std::unordered_map<StoredBlock, uint32_t, BlockHash>> num_entries_;  // [group], of each block held
   std::list<Use> uses_;                                                            // the most recently used first
   std::list<Digest> ghosts_;  // nodes whose blocks are gone, newest first
-  uint64_t num_hits_ = 0;
   uint64_t num_evicted_ = 0;
 };
 

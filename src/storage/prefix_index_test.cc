@@ -29,8 +29,6 @@ struct Rig {
   size_t num_live() const { return open->stats().num_live_blocks + sealed->stats().num_live_blocks; }
 };
 
-constexpr auto kKeepNone = [](const PrefixIndex::Entry&, size_t) { return false; };
-
 TEST_CASE("prefix index: what was offered is found, by its digest and its tokens both") {
   Rig rig;
   const auto entry = rig.Entry({}, {1, 2, 3});
@@ -77,13 +75,12 @@ TEST_CASE("prefix index: the least recently used go first, and none that somebod
   rig.index.Touch(digests);
   const auto held = rig.index.Find(entries[3].digest, entries[3].tokens);
   CHECK(rig.index.stats().num_idle_blocks == 3);
-  CHECK(rig.index.Evict(PageBytes(), kKeepNone) == PageBytes());
+  CHECK(rig.index.Evict(PageBytes()) == PageBytes());
   CHECK_FALSE(rig.index.Find(entries[2].digest, entries[2].tokens));  // the end of the chain that is not held
-  const auto is_first = [&](const PrefixIndex::Entry& entry, size_t) { return entry.digest == entries[0].digest; };
-  CHECK(rig.index.Evict(100 * PageBytes(), is_first) == PageBytes());
-  CHECK(rig.num_live() == 2);
+  CHECK(rig.index.Evict(100 * PageBytes()) == 2 * PageBytes());
+  CHECK(rig.num_live() == 1);
   rig.index.Release(*held);
-  CHECK(rig.index.Evict(100 * PageBytes(), kKeepNone) == 2 * PageBytes());
+  CHECK(rig.index.Evict(100 * PageBytes()) == PageBytes());
   CHECK(rig.num_live() == 0);
   CHECK(rig.index.stats().num_evicted == 4);
 }
@@ -106,7 +103,7 @@ TEST_CASE("prefix index: a part is found by the most tokens in common, and a mis
   CHECK(nearest.other_token == 4);
   CHECK_FALSE(nearest.was_evicted);
   CHECK_FALSE(rig.index.Explain({}, wanted));
-  rig.index.Evict(100 * PageBytes(), kKeepNone);
+  rig.index.Evict(100 * PageBytes());
   nearest = rig.index.Explain(root, std::vector<Token>{1, 2, 3, 4, 5}).value();
   CHECK(nearest.was_evicted);
   CHECK(rig.index.IsKnownBeginning(std::vector<Token>{5}));
@@ -136,10 +133,7 @@ TEST_CASE("prefix index: a block in two entries is idle when nobody else holds i
   CHECK(rig.index.stats().num_blocks == 1);
   CHECK(rig.index.stats().num_idle_blocks == 1);
   CHECK(rig.index.stats().idle_bytes == PageBytes());
-  const auto is_part = [&](const PrefixIndex::Entry& entry, size_t) { return entry.digest == part.digest; };
-  CHECK(rig.index.Evict(PageBytes(), is_part) == 0);  // the other entry alone frees nothing
-  CHECK(rig.num_live() == 1);
-  CHECK(rig.index.Evict(PageBytes(), kKeepNone) == PageBytes());
+  CHECK(rig.index.Evict(PageBytes()) == PageBytes());
   CHECK(rig.num_live() == 0);
   CHECK(rig.index.stats().num_evicted == 1);
 
@@ -157,7 +151,7 @@ TEST_CASE("prefix index: what was evicted is forgotten some time") {
   rig.index.Offer(first, 0, rig.NewOpen());
   for (int i = 0; i < 17000; ++i) {
     rig.index.Offer(rig.Entry({}, {i}), 0, rig.NewOpen());
-    rig.index.Evict(100 * PageBytes(), kKeepNone);
+    rig.index.Evict(100 * PageBytes());
   }
   CHECK_FALSE(rig.index.Explain({}, first.tokens)->was_evicted);
   CHECK(rig.index.Explain({}, std::vector<Token>{16999})->was_evicted);
@@ -232,9 +226,9 @@ TEST_CASE("prefix index: no chunk is of blocks that a group has not, or that are
   rig.Store(other);
   CHECK(rig.Find(rig.Query(text, 4)) == std::vector<int64_t>{0, 8, 0});
   CHECK(rig.Find(rig.Query(other, 4)).size() == 3);  // used last
-  rig.index.Evict(2 * PageBytes(), kKeepNone);
+  rig.index.Evict(2 * PageBytes());
   CHECK(rig.Find(rig.Query(text, 8)).empty());
-  rig.index.Evict(100 * PageBytes(), kKeepNone);
+  rig.index.Evict(100 * PageBytes());
   CHECK(rig.Find(rig.Query(other, 4)).empty());
   CHECK(rig.num_live() == 0);
   rig.Store(text);

@@ -115,6 +115,16 @@ inline void AppendAll(const StepData& step, Sequence& sequence) {
   for (size_t i = 0; i < step.keys.size(); ++i) sequence.Append(int(i), step.keys[i].data(), step.values[i].data());
 }
 
+// Where it does not matter what is stored.
+inline void AppendZeros(const CacheGeometry& geometry, Sequence& sequence) {
+  for (size_t i = 0; i < geometry.layers.size(); ++i) {
+    const LayerGeometry& layer = geometry.layers[i];
+    const size_t num_rows = size_t(sequence.num_prepared_tokens()) * size_t(layer.num_kv_heads);
+    const std::vector<float> zeros(num_rows * size_t(std::max(layer.key_dim, layer.value_dim)));
+    sequence.Append(int(i), zeros.data(), zeros.data());
+  }
+}
+
 inline StepOutput AttendAll(const CacheGeometry& geometry, const StepData& step, Sequence& sequence) {
   StepOutput out = EmptyOutput(geometry, step.tokens.size());
   for (size_t i = 0; i < out.size(); ++i) sequence.Attend(int(i), step.queries[i].data(), out[i].data());
