@@ -30,3 +30,10 @@ if(NOT TARGET ggml::ggml)
                       "-DGGML_DIR=<prefix>, or build only the library with -DKVIST_BUILD_ENGINE=OFF.")
 endif()
 message(STATUS "ggml ${GGML_VERSION} from ${ggml_DIR}")
+
+# One in .venv goes with the sources; an installed program needs its libraries beside it. Under the names by which they
+# are loaded (libggml.so.0).
+cmake_path(IS_PREFIX PROJECT_SOURCE_DIR "${ggml_DIR}" NORMALIZE KVIST_GGML_IS_OURS)
+if(KVIST_GGML_IS_OURS)
+  file(GLOB KVIST_GGML_LIBRARIES "${ggml_DIR}/../../libggml*.so.[0-9]")
+endif()

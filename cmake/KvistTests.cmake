@@ -78,10 +78,6 @@ if(KVIST_BUILD_ENGINE)
   foreach(target kvist_chat_class_test chat_features)
     target_link_libraries(${target} PRIVATE nlohmann_json::nlohmann_json)
   endforeach()
-  if(TARGET kvist_program)
-    target_compile_definitions(kvist_engine_test PRIVATE KVIST_PROGRAM="$<TARGET_FILE:kvist_program>")
-    add_dependencies(kvist_engine_test kvist_program)
-  endif()
 endif()
 
 # Tests find their models where the program would; ctest reads this file when it starts, so the environment counts.

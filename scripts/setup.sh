@@ -49,6 +49,7 @@ missing_packages() {
   command -v clang-format >/dev/null || [ -z "${KVIST_SETUP_CI:-}" ] || echo clang-format
   # The tests start a server of their own; without it those of the Redis tier are skipped.
   command -v redis-server >/dev/null || [ -z "${KVIST_SETUP_TESTS:-}${KVIST_SETUP_CI:-}" ] || echo redis-server
+  command -v pkg-config >/dev/null || [ -z "${KVIST_SETUP_TESTS:-}${KVIST_SETUP_CI:-}" ] || echo pkgconf
   python3 -c 'import venv, ensurepip' 2>/dev/null || printf '%s\n' python3 python3-venv
   local header_to_package=(
     xxhash.h libxxhash-dev

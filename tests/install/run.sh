@@ -43,7 +43,15 @@ grep -q "^128 of 512 tokens are left, among them the needle; [1-9][0-9]* bytes a
 c++ -std=c++23 -Wall -Wextra -Werror -Wno-unused-variable -I "$work/prefix/include" -c "$work/readme.cc" \
   -o "$work/readme.o" || fail "the C++ example of README.md does not compile"
 
+# The same by pkg-config, as whoever has no CMake links.
+export PKG_CONFIG_PATH=$work/prefix/lib/pkgconfig
+read -ra flags < <(pkg-config --cflags --libs kvist) || fail "pkg-config does not find kvist"
+c++ -std=c++23 "$source/examples/hello_cache.cc" "${flags[@]}" -o "$work/by_pkg_config" ||
+  fail "what pkg-config says does not link"
+cmp -s <("$work/examples/hello_cache") <("$work/by_pkg_config") || fail "linked by pkg-config, the example differs"
+
 if [ -x "$work/prefix/bin/kvist" ]; then  # there when the engine was built
   env -u LD_LIBRARY_PATH "$work/prefix/bin/kvist" --help >/dev/null || fail "the installed program does not start"
+  if ldd "$work/prefix/bin/kvist" | grep -F "$source/"; then fail "the installed program needs the source tree"; fi
   [ -f "$work/prefix/share/kvist/models.py" ] || fail "models.py is not beside the program"
 fi
