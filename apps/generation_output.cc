@@ -63,7 +63,7 @@ Json GenerationJson(const char* command, const Generation& generation, const Gen
     object["paged"] = {{"steps", pages.num_steps},
                        {"selecting_steps", pages.num_selecting_steps},
                        {"read_tokens", pages.read_tokens / num_selecting},
-                       {"stored_tokens", pages.stored_tokens / num_selecting}};
+                       {"held_tokens", pages.held_tokens / num_selecting}};
   }
   AddOrigin(object);
   return object;

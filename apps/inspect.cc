@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "commands.h"
-#include "engine/kv_size.h"
 #include "inspect_store.h"
+#include "kvist/kv_size.h"
 #include "model/chat_template.h"
 #include "model/ggml_info.h"
 #include "model/gguf.h"

@@ -5,7 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 
-#include "engine/kv_size.h"
+#include "kvist/kv_size.h"
 
 namespace kvist {
 namespace {
@@ -43,8 +43,8 @@ std::string PagesText(const PagesStats& pages) {
       Print("pages         %lld of %lld steps left out blocks", Long(pages.num_selecting_steps), Long(pages.num_steps));
   if (pages.num_selecting_steps == 0) return text + "\n";
   const auto num_steps = static_cast<double>(pages.num_selecting_steps);
-  return text + Print(": a lane read about %.0f of %.0f tokens\n", pages.read_tokens / num_steps,
-                      pages.stored_tokens / num_steps);
+  return text +
+         Print(": a lane read %.0f of %.0f tokens\n", pages.read_tokens / num_steps, pages.held_tokens / num_steps);
 }
 
 }  // namespace

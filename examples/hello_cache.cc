@@ -23,7 +23,7 @@ static kvist::Status Run() {
   const std::vector<float> queries(3 * 2 * 8, 1.0f);  // [token, query_head, key_dim]
   std::vector<float> out(3 * 2 * 8);                  // [token, query_head, value_dim]
   sequence.Attend(0, queries.data(), out.data());
-  KVIST_TRY_VOID(sequence.Commit());  // fails only where blocks had been spilled to a disk tier
+  KVIST_TRY_VOID(sequence.Commit());  // fails where a layer was left out
 
   const kvist::Sequence fork = sequence.Fork();  // shares every block
   std::printf("token 0 sees %.1f, token 1 sees %.1f, token 2 sees %.1f\n", out[0], out[16], out[32]);

@@ -8,7 +8,7 @@
 
 #include "bench/micro/free_memory.h"
 #include "bench/micro/median.h"
-#include "engine/kv_size.h"
+#include "kvist/kv_size.h"
 
 namespace kvist {
 namespace {

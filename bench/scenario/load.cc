@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "engine/generator.h"
-#include "engine/kv_size.h"
+#include "kvist/kv_size.h"
 
 namespace kvist {
 namespace {

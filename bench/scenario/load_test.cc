@@ -4,8 +4,8 @@
 
 #include <doctest/doctest.h>
 
-#include "engine/kv_size.h"
 #include "engine/letters.h"
+#include "kvist/kv_size.h"
 #include "model/tiny_model.h"
 
 namespace kvist {

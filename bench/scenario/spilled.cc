@@ -13,7 +13,7 @@
 
 #include "bench/micro/median.h"
 #include "bench/scenario/fill.h"
-#include "engine/kv_size.h"
+#include "kvist/kv_size.h"
 
 namespace kvist {
 namespace {

@@ -47,7 +47,8 @@ struct MovedChunkOptions {
 struct CacheOptions {
   // Quantised codecs apply to blocks that are old enough (sealed); the others are stored in OpenForm(form).
   Form form = {};
-  // Bytes that blocks may take, checked before memory is taken. 0: seven eighths of the machine's memory.
+  // Bytes that blocks may take, checked before memory is taken: KvBytes (kv_size.h) is what a sequence needs. 0: seven
+  // eighths of the machine's memory.
   size_t budget_bytes = 0;
   // How far ahead of each sequence memory is taken. It is taken and given back by a thread of the cache's own.
   GrowthOptions growth = {};
@@ -97,7 +98,7 @@ struct CacheStats {
   size_t staging_bytes = 0;          // memory into which spilled blocks are read, beside committed_bytes
   uint64_t spill_bytes_read = 0;     // of spilled blocks, by steps
   double spill_wait_s = 0;           // that steps waited for them
-  uint64_t num_damaged_records = 0;  // of the tiers, found when they were read, and removed
+  uint64_t num_damaged_records = 0;  // of the tiers, found when they were read; not used again
 };
 
 // What a sequence's growth policy has done and seen.
@@ -192,7 +193,10 @@ class Cache {
 // One step of a model adds n tokens:
 //   Prepare(tokens)                        makes room; may fail, and then nothing has changed
 //   for each layer: Append, then Attend    can't fail; all workers of a call return before the next call begins
-//   Commit()                               the tokens count from now on; fails only where blocks had been spilled
+//   Commit()                               the tokens count from now on; fails where a layer's Append was left out, and
+//                                          where blocks had been spilled
+// Append and Attend stop the process when there is no such layer or worker, or no step under way. Attend may be left
+// out where nobody wants its result.
 // Without Commit the next Prepare, Truncate or Remove forgets the step, and so does whatever changes the sequence or
 // how it is kept: Reuse, Retain, SetGrowth, SetSealing, SelectPages, ObserveRepeating. A Fork leaves it out.
 //
@@ -216,8 +220,9 @@ class Sequence {
   // one fewer than the prompt has.
   // may_spill: what the first disk tier has and memory has no room for stays there, spilled, instead of being computed
   // again.
-  // Changes nothing and says so where the cache does not share prefixes or tokens were removed from the sequence.
-  // REQUIRES: the prompt begins with the sequence's tokens; so do FindMoved and ReuseMoved.
+  // Changes nothing and says so (kUnshared) where the cache does not share prefixes or tokens were removed from the
+  // sequence.
+  // REQUIRES: the prompt begins with the sequence's tokens, else the process stops; so do FindMoved and ReuseMoved.
   ReuseReport Reuse(std::span<const Token> prompt, int64_t max_tokens = INT64_MAX, bool may_spill = false);
 
   // Where CacheOptions::reuses_moved_chunks is set, the next position of the prompt, which the sequence begins with,
@@ -252,9 +257,11 @@ class Sequence {
   // however many workers there are, in quantised forms, too: which blocks it sees sealed depends on positions alone.
   void Attend(int layer, const float* queries, float* out, Worker worker = {});
 
-  // The tokens count from now on. Fails only when blocks that had been spilled could not be read back during the step
-  // (kIo; kCorrupt when they are not what was stored): the step's numbers are worthless then, and the sequence now ends
-  // before the first token that was lost; compute what follows again.
+  // The tokens count from now on. Fails when blocks that had been spilled could not be read back during the step (kIo;
+  // kCorrupt when they are not what was stored): the step's numbers are worthless then, and the sequence now ends
+  // before the first token that was lost; compute what follows again. kFailedPrecondition when a layer was not appended
+  // to, by all workers of a call and before it was attended to: the tokens don't count, so that nobody is given what
+  // their blocks happened to hold.
   [[nodiscard]] Status Commit();
   // Whether Commit is going to succeed, after the last Attend: for a step of several sequences, of which none is to be
   // committed when one can't be.
@@ -266,7 +273,7 @@ class Sequence {
   // every step reads all the rest. Layers with a sliding window stay in memory.
   // The file space stays taken until the sequence lets go of the blocks, even beyond the tier's size.
   // kFailedPrecondition without a disk tier; kIo when it can't store them; kOutOfMemory when the budget is too small
-  // even so, or what is in memory can't be spilled (tokens after a Remove).
+  // even so (SpilledKvBytes of kv_size.h is enough), or what is in memory can't be spilled (tokens after a Remove).
   Status Spill(int64_t num_more_tokens);
   int64_t num_spilled_tokens() const;
 
@@ -311,9 +318,11 @@ class Sequence {
   // kInvalidArgument; a change forgets a step under way. Bounds of the keys are noted as blocks are first considered,
   // and take memory beside the budget, 3 % of f16 blocks, in each fork anew (CacheStats::page_bounds_bytes).
   Status SelectPages(const PageSelection& selection);
+  // Tokens that the last step's queries read in such a lane, mean over lanes: all that it holds, or fewer.
+  double num_read_tokens() const;
   // Of the blocks and kept tokens that the sequence uses, also those that others share.
   size_t num_held_bytes() const;
-  // The positions of a lane's tokens, ascending.
+  // The positions of a lane's tokens, ascending. REQUIRES: there is such a layer and head.
   std::vector<int64_t> HeldPositions(int layer, int kv_head) const;
 
   // In a cache of a quantised form, whether this sequence's blocks are sealed once they are old enough (they are,

@@ -47,6 +47,10 @@ namespace internal {
   std::fprintf(stderr, "%s:%d: internal error, please report: %s\n", file, line, what);
   std::abort();
 }
+[[noreturn]] inline void RequirementFailed(const std::string& what) {
+  std::fprintf(stderr, "kvist: %s (a mistake of the calling program; see what the call requires)\n", what.c_str());
+  std::abort();
+}
 }  // namespace internal
 
 }  // namespace kvist
@@ -66,6 +70,9 @@ namespace internal {
   do {                                                                                                             \
     if (auto kvist_status = (__VA_ARGS__); !kvist_status) return std::unexpected(std::move(kvist_status).error()); \
   } while (false)
+
+// Stops the process where a call that can't fail is made as it must not be, in every build. what: made only then.
+#define KVIST_REQUIRE(condition, what) ((condition) ? void(0) : ::kvist::internal::RequirementFailed(what))
 
 // Stops the process on our own bugs, in every build: serving another sequence's keys is worse than stopping.
 #define KVIST_CHECK(condition) ((condition) ? void(0) : ::kvist::internal::CheckFailed(__FILE__, __LINE__, #condition))

@@ -78,11 +78,12 @@ inline constexpr int kMaxHeadDim = 512;
 // The shape of what is cached. Every size and stride in Kvist is derived from it.
 struct CacheGeometry {
   int block_tokens = 32;  // 16, 32, 64 or 128
-  std::vector<LayerGeometry> layers;
+  std::vector<LayerGeometry> layers = {};
 
   // kInvalidArgument names the first field that is out of range.
   Status Validate() const;
-  // Bytes that one token's keys and values take over all layers, scales included, once its block is sealed.
+  // Bytes that one token's keys and values take over all layers, scales included, once its block is sealed: what is
+  // stored, not what a budget has to allow for (kv_size.h).
   size_t BytesPerToken(Form form) const;
   // Of the same, the bits a stored number takes.
   double BitsPerNumber(Form form) const;

@@ -14,11 +14,13 @@ using Token = int32_t;
 // Why the tokens after the reused ones were not found.
 enum class MissReason : uint8_t {
   kNone,           // nothing was missing
+  kUnshared,       // nothing was looked for: the cache does not share prefixes, or what the sequence has is none
   kNothingStored,  // nobody has stored a text that goes on there
   kOtherToken,     // the stored text that has most in common goes on with another token
   kEvicted,        // it was there and had to make room
   kOtherSalt,      // the text begins as one that was stored under another salt
-  kOtherModel,     // ... or by another model, form or geometry
+  kOtherModel,     // the session was saved with another model, geometry or sealing
+  kOtherForm,      // the session was saved in another form
   kWindow,         // layers with a sliding window no longer hold what the next query would see
   kDamaged,        // what a tier returned was not what had been stored
   kSlower,         // loading it would have taken longer than computing it

@@ -135,6 +135,7 @@ PageBounds::Plan PageBounds::PlanFor(const BlockTable& table) const {
   if (num_all <= selection_.num_tokens) return {};
   const int64_t num_left = std::max<int64_t>(0, selection_.num_tokens - num_always_read);
   plan.num_chosen = size_t(num_left / geometry_->block_tokens);
+  plan.num_read_tokens = num_always_read + int64_t(plan.num_chosen) * geometry_->block_tokens;
   return plan;
 }
 

@@ -44,6 +44,9 @@ class PageBounds {
   bool is_selecting() const { return is_selecting_; }
   bool IsSelecting(int layer) const { return is_selecting_ && !PlanOf(layer).candidates.empty() && HasLanes(layer); }
 
+  // Tokens in blocks that each lane of the layer reads. REQUIRES: IsSelecting.
+  int64_t num_read_tokens(int layer) const { return PlanOf(layer).num_read_tokens; }
+
   // Notes what is new of the lane, and chooses its blocks for the queries [query head of the group, key_dim] of the
   // step's token (rotated, not scaled). About 20 ns a block that is known; a new one 4 us, in a quantised form 10 us.
   // REQUIRES: IsSelecting.
@@ -60,6 +63,7 @@ class PageBounds {
   struct Plan {
     std::vector<int32_t> candidates;  // ascending; empty where everything is read
     size_t num_chosen = 0;
+    int64_t num_read_tokens = 0;
   };
   using Tile = std::vector<uint16_t>;  // bf16 [largest of channels, smallest of channels][kTileBlocks]
   struct Lane {

@@ -327,6 +327,11 @@ TEST_CASE("page selection: a decode step reads the blocks that Quest's rule name
       Sequence dense = pair.sequence.Fork();
       REQUIRE(dense.SelectPages({}));
       CHECK(RunStep(geometry, step, dense).value()[1] != RunStep(geometry, step, pair.sequence).value()[1]);
+      // Of 709 tokens: the first block, the five that hold one of the last 64, and what there is room for; in three of
+      // the five lanes without a window.
+      const int64_t num_read = 16 + 69 + std::max<int64_t>(0, num_tokens - 85) / 16 * 16;
+      CHECK(pair.sequence.num_read_tokens() == doctest::Approx((2 * 709 + 3 * num_read) / 5.0));
+      CHECK(dense.num_read_tokens() == 709);
     }
   }
 }

@@ -235,6 +235,9 @@ TEST_CASE("prefix: other salts, removed tokens and caches that do not share find
       const StepData more = RandomStep(random, geometry, 60);
       REQUIRE(RunStep(geometry, more, sequence));
       CHECK(sequence.Reuse(sequence.tokens()).own_tokens == 150);
+      std::vector<Token> longer(sequence.tokens().begin(), sequence.tokens().end());
+      longer.push_back(1);
+      CHECK(sequence.Reuse(longer).reason == MissReason::kUnshared);
     }
     // Tokens as if the gap had never been: their keys saw what was removed.
     std::vector<Token> without(text.tokens.begin(), text.tokens.end());
@@ -246,7 +249,9 @@ TEST_CASE("prefix: other salts, removed tokens and caches that do not share find
     const auto cache = Cache::Open(geometry, {.form = {}, .budget_bytes = kBudget}).value();
     Sequence sequence = cache->Begin();
     RunRest(geometry, text, sequence, 64);
-    CHECK(cache->Begin().Reuse(text.tokens).num_tokens() == 0);
+    const ReuseReport report = cache->Begin().Reuse(text.tokens);
+    CHECK(report.num_tokens() == 0);
+    CHECK(report.reason == MissReason::kUnshared);
   }
 }
 

@@ -8,6 +8,8 @@ const char* MissReasonName(MissReason reason) {
   switch (reason) {
     case MissReason::kNone:
       return "none";
+    case MissReason::kUnshared:
+      return "unshared";
     case MissReason::kNothingStored:
       return "nothing_stored";
     case MissReason::kOtherToken:
@@ -18,6 +20,8 @@ const char* MissReasonName(MissReason reason) {
       return "other_salt";
     case MissReason::kOtherModel:
       return "other_model";
+    case MissReason::kOtherForm:
+      return "other_form";
     case MissReason::kWindow:
       return "window";
     case MissReason::kDamaged:

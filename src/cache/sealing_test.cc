@@ -29,6 +29,7 @@ namespace kvist {
 namespace {
 
 using testing::AppendAll;
+using testing::AppendZeros;
 using testing::AttendAll;
 using testing::EmptyOutput;
 using testing::NaiveSealedSequence;
@@ -283,8 +284,9 @@ TEST_CASE("sealing: forks that seal the same blocks on different threads don't d
 // --- what it takes ---
 
 // Makes a sequence longer where it is only counted what it holds.
-bool Lengthen(Sequence& sequence, int64_t num_tokens) {
+bool Lengthen(const Cache& cache, Sequence& sequence, int64_t num_tokens) {
   if (!sequence.Prepare(std::vector<Token>(size_t(num_tokens), 1))) return false;
+  AppendZeros(cache.geometry(), sequence);
   REQUIRE(sequence.Commit());
   return true;
 }
@@ -336,7 +338,7 @@ TEST_CASE("sealing: of a text the sinks, the newest tokens and the unfinished bl
       auto cache = OpenCache(geometry, Options(kQ4, sealing));
       Sequence sequence = cache->Begin();
       while (sequence.num_tokens() < 300) {
-        REQUIRE(Lengthen(sequence, step_tokens));
+        REQUIRE(Lengthen(*cache, sequence, step_tokens));
         const BlockCounts expected = Expected(sequence.num_tokens(), 16, sealing);
         REQUIRE(cache->stats().live_bytes == Bytes(geometry, kQ4, expected));
         REQUIRE(cache->stats().num_live_blocks == size_t(expected.open + expected.sealed));
@@ -353,9 +355,9 @@ TEST_CASE("sealing: a long text takes the bytes a token of its form") {
     CAPTURE(FormName(form));
     auto cache = OpenCache(geometry, Options(form, {}));
     Sequence sequence = cache->Begin();
-    REQUIRE(Lengthen(sequence, 512));
+    REQUIRE(Lengthen(*cache, sequence, 512));
     const size_t before = cache->stats().live_bytes;
-    REQUIRE(Lengthen(sequence, 1024));
+    REQUIRE(Lengthen(*cache, sequence, 1024));
     const double added = double(cache->stats().live_bytes - before) / 1024;
     CHECK(added >= double(geometry.BytesPerToken(form)));
     CHECK(added < double(geometry.BytesPerToken(form) + PageBytes() / 32));  // whole pages a block
@@ -382,12 +384,12 @@ TEST_CASE("sealing: a static sequence takes all its memory at the start, in both
     CAPTURE(sealing.sink_tokens);
     auto cache = OpenCache(geometry, Options(kQ4, sealing, 0, "static:max=640"));
     Sequence sequence = cache->Begin();
-    REQUIRE(Lengthen(sequence, 1));
+    REQUIRE(Lengthen(*cache, sequence, 1));
     const CacheStats at_start = cache->stats();
     CHECK(cache->ResidentBytes().value() == at_start.committed_bytes);
     CHECK(at_start.committed_bytes < 640 * geometry.BytesPerToken(OpenForm(kQ4)) * 2 / 3);
     while (sequence.num_tokens() < 640) {
-      REQUIRE(Lengthen(sequence, 1));
+      REQUIRE(Lengthen(*cache, sequence, 1));
       if (sequence.num_tokens() % 32 != 0) continue;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
       WaitForMemory(*cache, at_start.committed_bytes);
@@ -407,9 +409,9 @@ TEST_CASE("sealing: before sealing begins, memory is taken ahead for open blocks
   const CacheGeometry geometry = LargeGeometry();
   auto cache = OpenCache(geometry, Options(kQ4, {.begin_position = 10000}, 0, "static:max=640"));
   Sequence sequence = cache->Begin();
-  REQUIRE(Lengthen(sequence, 1));
+  REQUIRE(Lengthen(*cache, sequence, 1));
   CHECK(cache->stats().committed_bytes == 640 * geometry.BytesPerToken(OpenForm(kQ4)));
-  while (sequence.num_tokens() < 640) REQUIRE(Lengthen(sequence, 1));
+  while (sequence.num_tokens() < 640) REQUIRE(Lengthen(*cache, sequence, 1));
   CHECK(cache->stats().num_stalls == 0);
   CHECK(sequence.growth().num_resizes == 0);
 }
@@ -423,8 +425,8 @@ TEST_CASE("sealing: any number of recent tokens is fine, the largest, too") {
     CAPTURE(sealing.recent_tokens);
     auto cache = OpenCache(geometry, Options(kQ4, sealing, 64 * open_bytes, "static:max=320"));
     Sequence sequence = cache->Begin();
-    REQUIRE(Lengthen(sequence, 1));
-    while (sequence.num_tokens() < 320) REQUIRE(Lengthen(sequence, 1));
+    REQUIRE(Lengthen(*cache, sequence, 1));
+    while (sequence.num_tokens() < 320) REQUIRE(Lengthen(*cache, sequence, 1));
     CHECK(cache->stats().live_bytes == 10 * open_bytes);
     CHECK(cache->stats().peak_committed_bytes <= 11 * open_bytes);
   }
@@ -452,7 +454,7 @@ TEST_CASE("sealing: a step for which one of the forms has no room leaves everyth
     while (sequence.num_tokens() < 150) {
       const int64_t begin = sequence.num_tokens();
       const StepData step = prompt.Part(geometry, begin, std::min<int64_t>(150, begin + step_tokens));
-      for (others.push_back(cache->Begin()); Lengthen(others.back(), 1);) others.push_back(cache->Begin());
+      for (others.push_back(cache->Begin()); Lengthen(*cache, others.back(), 1);) others.push_back(cache->Begin());
       while (true) {
         const CacheStats before = cache->stats();
         const Status status = sequence.Prepare(step.tokens);
@@ -513,16 +515,17 @@ TEST_CASE("sealing: forks share sealed blocks, and an append copies none of them
   const SealingOptions sealing{.recent_tokens = 16, .sink_tokens = 4};
   auto cache = OpenCache(geometry, Options(kQ4, sealing));
   Sequence sequence = cache->Begin();
-  REQUIRE(Lengthen(sequence, 100));
+  REQUIRE(Lengthen(*cache, sequence, 100));
   const size_t alone = cache->stats().live_bytes;
   CHECK(alone == Bytes(geometry, kQ4, {3, 4}));
   {
     Sequence fork = sequence.Fork();
     CHECK(cache->stats().live_bytes == alone);
-    REQUIRE(Lengthen(fork, 1));
+    REQUIRE(Lengthen(*cache, fork, 1));
     CHECK(cache->stats().live_bytes == alone + BlockBytes(geometry, OpenForm(kQ4)));
     CHECK(cache->stats().copied_bytes == BlockBytes(geometry, OpenForm(kQ4)));
-    REQUIRE(Lengthen(fork, 50));  // it seals blocks 5 to 7 for itself; the open block 5 belongs to the other still
+    REQUIRE(
+        Lengthen(*cache, fork, 50));  // it seals blocks 5 to 7 for itself; the open block 5 belongs to the other still
     CHECK(cache->stats().live_bytes == alone + Bytes(geometry, kQ4, {2, 3}));
     const Sequence gone = std::move(sequence);
   }
@@ -604,7 +607,7 @@ TEST_CASE("sealing: where no layer is quantised nothing is sealed, and no addres
   auto cache = OpenCache(geometry, Options({}, {.recent_tokens = 0, .sink_tokens = 0}, budget_bytes));
   CHECK(cache->stats().reserved_bytes == budget_bytes);
   Sequence sequence = cache->Begin();
-  REQUIRE(Lengthen(sequence, 160));
+  REQUIRE(Lengthen(*cache, sequence, 160));
   CHECK(cache->stats().cumulative_bytes == 10 * BlockBytes(geometry, {}));
 }
 

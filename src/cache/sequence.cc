@@ -17,6 +17,7 @@ namespace kvist {
 
 Sequence::State::State(std::shared_ptr<Cache::Core> core_in, const std::string& salt_in)
     : core(std::move(core_in)),
+      calls(core->geometry.layers.size()),
       growth_options(core->options.growth),
       growth(growth_options),
       salt(salt_in),
@@ -39,6 +40,7 @@ Sequence::State::State(const State& other)
       end_of_kept(other.end_of_kept),
       observer(other.observer),
       pages(other.pages),
+      calls(core->geometry.layers.size()),
       growth_options(other.growth_options),
       growth(other.growth),
       salt(other.salt),
@@ -76,6 +78,24 @@ LayerView Sequence::State::ViewLayer(int layer) const {
           .kernels = *core->kernels,
           .layer_in_group = size_t(layer_in_group),
           .kept = kept[size_t(group_index)].get()};
+}
+
+void Sequence::State::RequireStep(const char* call, int layer, Worker worker) const {
+  const size_t num_layers = core->geometry.layers.size();
+  KVIST_REQUIRE(layer >= 0 && size_t(layer) < num_layers, std::string(call) + " of layer " + std::to_string(layer) +
+                                                              " in a cache with " + std::to_string(num_layers));
+  KVIST_REQUIRE(
+      worker.index >= 0 && worker.index < worker.count,
+      std::string(call) + " by worker " + std::to_string(worker.index) + " of " + std::to_string(worker.count));
+  KVIST_REQUIRE(std::cmp_greater(tokens.size(), num_tokens),
+                std::string(call) + " without a step under way; call Prepare before it");
+}
+
+void Sequence::State::RequireBeginning(const char* call, std::span<const Token> prompt) const {
+  const auto own = std::span(tokens).first(size_t(num_tokens));
+  KVIST_REQUIRE(prompt.size() >= own.size() && std::ranges::equal(own, prompt.first(own.size())),
+                std::string(call) + " with a prompt that does not begin with the sequence's " +
+                    std::to_string(num_tokens) + " tokens; truncate the sequence first");
 }
 
 Status Sequence::State::SelectPages(const PageSelection& selection) {
@@ -282,6 +302,7 @@ SequenceGrowth Sequence::growth() const {
 }
 
 ReuseReport Sequence::Reuse(std::span<const Token> prompt, int64_t max_tokens, bool may_spill) {
+  state_->RequireBeginning("Sequence::Reuse", prompt);
   return state_->Reuse(prompt, std::min(max_tokens, std::ssize(prompt)), {.may_spill = may_spill});
 }
 
@@ -294,9 +315,11 @@ std::span<const Token> FirstOf(std::span<const Token> prompt, int64_t max_tokens
 }  // namespace
 
 std::optional<MovedChunk> Sequence::FindMoved(std::span<const Token> prompt, int64_t max_tokens) const {
+  state_->RequireBeginning("Sequence::FindMoved", prompt);
   return state_->FindMoved(FirstOf(prompt, max_tokens));
 }
 int64_t Sequence::ReuseMoved(std::span<const Token> prompt, int64_t max_tokens) {
+  state_->RequireBeginning("Sequence::ReuseMoved", prompt);
   return state_->ReuseMoved(FirstOf(prompt, max_tokens));
 }
 
@@ -335,6 +358,7 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
                                 std::memory_order_relaxed);
   }
   state_->tokens.insert(state_->tokens.end(), tokens.begin(), tokens.end());
+  state_->calls.Begin();
   const bool has_passes = state_->stage && state_->stage->memory_bytes() > 0;
   int64_t max_kept_splits = 0;
   for (const auto& of_group : state_->kept) max_kept_splits = std::max(max_kept_splits, NumKeptSplits(of_group.get()));
@@ -348,10 +372,14 @@ Status Sequence::Prepare(std::span<const Token> tokens) {
 }
 
 void Sequence::Append(int layer, const float* keys, const float* values, Worker worker) {
+  state_->RequireStep("Sequence::Append", layer, worker);
+  state_->calls.NoteAppend(layer, worker);
   AppendRows(state_->ViewLayer(layer), state_->num_tokens, keys, values, worker);
 }
 
 void Sequence::Attend(int layer, const float* queries, float* out, Worker worker) {
+  state_->RequireStep("Sequence::Attend", layer, worker);
+  state_->calls.NoteAttend(layer);
   LayerView view = state_->ViewLayer(layer);
   if (state_->pages && state_->pages->IsSelecting(layer)) view.pages = &*state_->pages;
   AttendRows(view, state_->num_tokens, num_prepared_tokens(), queries, out, worker, state_->attend_space,
@@ -393,10 +421,18 @@ Result<RetentionReport> Sequence::Retain(const TokenScorer& scorer, RetentionOpt
   return state_->Retain(options, scorer, num_tokens_to_keep);
 }
 std::vector<int64_t> Sequence::HeldPositions(int layer, int kv_head) const {
+  const auto& layers = state_->core->geometry.layers;
+  KVIST_REQUIRE(
+      layer >= 0 && size_t(layer) < layers.size() && kv_head >= 0 && kv_head < layers[size_t(layer)].num_kv_heads,
+      "Sequence::HeldPositions of layer " + std::to_string(layer) + ", KV head " + std::to_string(kv_head) +
+          ", which the cache has not");
   return state_->HeldPositions(state_->ViewLayer(layer), kv_head);
 }
 size_t Sequence::num_held_bytes() const {
   return state_->HeldBytes();
+}
+double Sequence::num_read_tokens() const {
+  return state_->MeanReadTokens();
 }
 double Sequence::num_held_tokens() const {
   return state_->MeanHeldTokens();
@@ -404,16 +440,16 @@ double Sequence::num_held_tokens() const {
 
 Status Sequence::CheckStep() const {
   const auto loss = state_->stage ? state_->stage->loss() : std::nullopt;
-  if (!loss) return {};
+  if (!loss) return num_prepared_tokens() > 0 ? state_->calls.Check() : Status();
   return Fail(loss->error.code == ErrorCode::kCorrupt ? ErrorCode::kCorrupt : ErrorCode::kIo,
               "spilled tokens from position " + std::to_string(loss->position) + " on could not be read back (" +
                   loss->error.message + "); compute the sequence again from there");
 }
 
 Status Sequence::Commit() {
-  if (Status fetched = CheckStep(); !fetched) {
-    state_->EndBefore(*state_->stage->loss());
-    return fetched;
+  if (Status complete = CheckStep(); !complete) {
+    if (const auto loss = state_->stage ? state_->stage->loss() : std::nullopt) state_->EndBefore(*loss);
+    return complete;
   }
   if (state_->pages && state_->pages->is_selecting()) {
     state_->end_of_prefix = std::min(state_->end_of_prefix, state_->num_tokens);

@@ -23,8 +23,6 @@ std::optional<PrefixIndex::Chunk> Sequence::State::FindChunk(std::span<const Tok
                                                              int64_t last_position) const {
   if (!core->options.reuses_moved_chunks || first_position < 0) return std::nullopt;
   if (std::ssize(prompt) <= num_tokens) return std::nullopt;
-  const auto own = std::span(tokens).first(size_t(num_tokens));
-  KVIST_CHECK(std::ranges::equal(own, prompt.first(own.size())));
   return core->prefixes->FindChunk({.root = root,
                                     .prompt = prompt,
                                     .block_tokens = core->geometry.block_tokens,

@@ -282,9 +282,11 @@ ReuseReport Sequence::State::Reuse(std::span<const Token> prompt, int64_t max_to
   ForgetStep();
   ReuseReport report;
   report.own_tokens = report.miss_position = num_tokens;
-  if (!core->prefixes || num_tokens > end_of_prefix || has_changed_sealing) return report;
   if (max_tokens <= num_tokens) return report;
-  KVIST_CHECK(std::ssize(prompt) >= num_tokens && std::ranges::equal(tokens, prompt.first(tokens.size())));
+  if (!core->prefixes || num_tokens > end_of_prefix || has_changed_sealing) {
+    report.reason = MissReason::kUnshared;
+    return report;
+  }
   report.reason = MissReason::kNothingStored;
   Run run = FindRun(prompt, max_tokens, {});
   std::vector<TierStore::Wanted> missing;

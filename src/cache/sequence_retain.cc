@@ -71,6 +71,23 @@ double Sequence::State::MeanHeldTokens() const {
   return num_groups > 0 ? num_tokens_held / num_groups : double(num_tokens);
 }
 
+double Sequence::State::MeanReadTokens() const {
+  const double num_held = MeanHeldTokens();
+  if (!pages || !pages->is_selecting()) return num_held;
+  double num_tokens_read = 0, num_lanes = 0;
+  for (size_t layer = 0; layer < core->geometry.layers.size(); ++layer) {
+    const LayerGeometry& geometry = core->geometry.layers[layer];
+    if (geometry.window > 0) continue;
+    const auto& kept_here = kept[size_t(core->places[layer].group)];
+    const double num_read = pages->IsSelecting(int(layer)) ? double(pages->num_read_tokens(int(layer))) +
+                                                                 (kept_here ? kept_here->mean_num_tokens() : 0)
+                                                           : num_held;
+    num_tokens_read += geometry.num_kv_heads * num_read;
+    num_lanes += geometry.num_kv_heads;
+  }
+  return num_tokens_read / num_lanes;
+}
+
 size_t Sequence::State::HeldBytes() const {
   size_t bytes = 0;
   for (size_t group = 0; group < tables.size(); ++group) {

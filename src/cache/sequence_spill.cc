@@ -85,7 +85,8 @@ Status Sequence::State::Spill(int64_t num_more_tokens) {
     if (!num_blocks) {
       return Fail(ErrorCode::kOutOfMemory, "the KV budget of " + std::to_string(core->budget.limit_bytes()) +
                                                " bytes is too small for what a step needs in memory, even with the " +
-                                               "rest of the sequence in the disk tier");
+                                               "rest of the sequence in the disk tier; SpilledKvBytes tells how " +
+                                               "many it needs");
     }
     const auto all = std::span(candidates);
     KVIST_TRY_VOID(SpillBlocks(all.first(*num_blocks)));

@@ -14,6 +14,7 @@
 #include "cache/core.h"
 #include "cache/page_bounds.h"
 #include "cache/spill_stage.h"
+#include "cache/step_calls.h"
 #include "cache/tier_store.h"
 #include "kvist/cache.h"
 #include "policy/growth.h"
@@ -46,6 +47,9 @@ struct Sequence::State {
   Status SetGrowth(const GrowthOptions& options);
 
   LayerView ViewLayer(int layer) const;
+  // Stops the process where Append or Attend must not be called so.
+  void RequireStep(const char* call, int layer, Worker worker) const;
+  void RequireBeginning(const char* call, std::span<const Token> prompt) const;
   Status SelectPages(const PageSelection& selection);
 
   // Takes memory ahead as the growth policy says, or lets go of what was.
@@ -148,6 +152,7 @@ struct Sequence::State {
   Result<std::shared_ptr<KeptTokens>> RetainGroup(size_t group, const RetentionOptions& options, const TokenScorer& own,
                                                   const RetainPlan& plan, RetentionReport& report);
   double MeanHeldTokens() const;
+  double MeanReadTokens() const;
   size_t HeldBytes() const;
   std::vector<int64_t> HeldPositions(const LayerView& layer, int kv_head) const;
 
@@ -162,6 +167,7 @@ struct Sequence::State {
   std::optional<PageBounds> pages;  // where decode steps leave out blocks
   AttendSpace attend_space;
   std::optional<SpillStage> stage;  // where there is a disk tier
+  StepCalls calls;
   GrowthOptions growth_options;
   GrowthPredictor growth;
   bool has_static_capacity = false;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 The Kvist authors
 #include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -18,10 +21,12 @@ namespace {
 
 using testing::AppendAll;
 using testing::AttendAll;
+using testing::EmptyOutput;
 using testing::NaiveSequence;
 using testing::RandomStep;
 using testing::RunStep;
 using testing::StepData;
+using testing::StepOutput;
 
 constexpr Form kF16{Codec::kF16, Codec::kF16};
 constexpr double kTolerance = 2e-5;
@@ -137,6 +142,94 @@ TEST_CASE("sequence: a step without Commit is forgotten by the next, whatever wa
   NaiveSequence naive_fork = naive;
   RunAndCheck(geometry, random, 3, fork, naive_fork);
   RunAndCheck(geometry, random, 4, sequence, naive);
+}
+
+TEST_CASE("sequence: a step that lacks keys and values is not committed, and others are not given what it holds") {
+  std::mt19937 random(3);
+  const CacheGeometry geometry = Geometry({0, 40});
+  for (const Form form : {kF16, Form{Codec::kQ4, Codec::kQ4}}) {
+    const auto cache = Cache::Open(geometry, {.form = form, .sealing = {.recent_tokens = 0}, .shares_prefixes = true});
+    REQUIRE(cache);
+    Sequence sequence = (*cache)->Begin();
+    REQUIRE(RunStep(geometry, RandomStep(random, geometry, 20), sequence));
+    const StepData step = RandomStep(random, geometry, 100);
+    const auto append = [&](int layer, Worker worker = {}) {
+      sequence.Append(layer, step.keys[size_t(layer)].data(), step.values[size_t(layer)].data(), worker);
+    };
+    const auto refusal = [&] {
+      CHECK_FALSE(sequence.CheckStep());
+      const Status committed = sequence.Commit();
+      CheckError(committed, ErrorCode::kFailedPrecondition);
+      CHECK(sequence.num_tokens() == 20);
+      return committed.error().message;
+    };
+    REQUIRE(sequence.Prepare(step.tokens));
+    append(0);
+    CHECK(refusal().find("layer 1;") != std::string::npos);
+    append(1, {0, 2});
+    CHECK(refusal().find("1 of 2 workers") != std::string::npos);
+    append(1, {1, 2});  // the step is still under way
+    AttendAll(geometry, step, sequence);
+    CHECK(sequence.CheckStep());
+    REQUIRE(sequence.Prepare(step.tokens));
+    AttendAll(geometry, step, sequence);
+    AppendAll(step, sequence);
+    CHECK(refusal().find("before") != std::string::npos);
+    std::vector<Token> prompt(sequence.tokens().begin(), sequence.tokens().end());
+    prompt.insert(prompt.end(), step.tokens.begin(), step.tokens.end());
+    CHECK((*cache)->Begin().Reuse(prompt).num_tokens() < 21);
+    REQUIRE(RunStep(geometry, step, sequence));
+    CHECK((*cache)->Begin().Reuse(prompt).num_tokens() >= 96);
+    CHECK(sequence.Commit());  // of no step: nothing
+  }
+}
+
+// Whether the process would have been stopped.
+template <class Call>
+bool IsFatal(Call call) {
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    signal(SIGABRT, SIG_DFL);  // the test's own handler would report it
+    close(STDERR_FILENO);
+    call();
+    _exit(0);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+}
+
+TEST_CASE("sequence: calls that can't fail stop the process where they must not be made") {
+  std::mt19937 random(4);
+  const CacheGeometry geometry = Geometry();
+  auto cache = OpenCache(geometry);
+  Sequence sequence = cache->Begin();
+  const StepData step = RandomStep(random, geometry, 3);
+  StepOutput out = EmptyOutput(geometry, 3);
+  const auto append = [&](int layer, Worker worker = {}) {
+    sequence.Append(layer, step.keys[0].data(), step.values[0].data(), worker);
+  };
+  const auto attend = [&](int layer) { sequence.Attend(layer, step.queries[0].data(), out[0].data()); };
+  CHECK(IsFatal([&] { append(0); }));
+  CHECK(IsFatal([&] { attend(0); }));
+  REQUIRE(sequence.Prepare(step.tokens));
+  for (const int layer : {-1, 1}) {
+    CHECK(IsFatal([&] { append(layer); }));
+    CHECK(IsFatal([&] { attend(layer); }));
+    CHECK(IsFatal([&] { (void)sequence.HeldPositions(layer, 0); }));
+  }
+  CHECK(IsFatal([&] { append(0, {2, 2}); }));
+  CHECK_FALSE(IsFatal([&] { append(0); }));
+  AppendAll(step, sequence);
+  REQUIRE(sequence.Commit());
+  CHECK(IsFatal([&] { attend(0); }));
+  CHECK(IsFatal([&] { (void)sequence.HeldPositions(0, 2); }));
+  CHECK_FALSE(IsFatal([&] { (void)sequence.HeldPositions(0, 1); }));
+  const std::vector<Token> other{step.tokens[0], step.tokens[1] + 1, 7, 8};
+  CHECK(IsFatal([&] { (void)sequence.Reuse(other); }));
+  CHECK(IsFatal([&] { (void)sequence.FindMoved(other); }));
+  CHECK(IsFatal([&] { (void)sequence.ReuseMoved(other); }));
 }
 
 TEST_CASE("sequence: forks share all blocks and go their own ways") {

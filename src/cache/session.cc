@@ -56,7 +56,8 @@ Result<ResumedSession> Cache::Resume(const std::string& name) {
   if (session.sequence.state_->root != manifest.root) session.sequence.SetSealing(false);  // it may not have been
   if (session.sequence.state_->root != manifest.root) {
     session.sequence.SetSealing(true);
-    session.reuse.reason = MissReason::kOtherModel;
+    const bool is_other_form = manifest.form != FormName(core_->options.form);
+    session.reuse.reason = is_other_form ? MissReason::kOtherForm : MissReason::kOtherModel;
     return session;
   }
   session.reuse = session.sequence.state_->Reuse(session.tokens, std::ssize(session.tokens),

@@ -496,7 +496,7 @@ Result<std::shared_ptr<const HeldRecord>> TierStore::Hold(const Digest& digest, 
   KVIST_TRY(auto record, disk_->Hold(KeyOf(digest, group, is_sealed)));
   if (IsOf(record->header, digest, tokens, group, is_sealed)) return record;
   ForgetDamaged(record->key);
-  return Fail(ErrorCode::kCorrupt, "the disk tier has another record in the place of a block; it has been removed");
+  return Fail(ErrorCode::kCorrupt, "the disk tier has another record in the place of a block; it is not used again");
 }
 
 void TierStore::ForgetDamaged(const RecordKey& key) {

@@ -420,7 +420,7 @@ TEST_CASE("sessions: another model, form or damaged blocks give the tokens and w
     const ResumedSession session = cache->Resume("chat").value();
     CHECK(session.tokens == text.tokens);
     CHECK(session.sequence.num_tokens() == 0);
-    CHECK(session.reuse.reason == MissReason::kOtherModel);
+    CHECK(session.reuse.reason == MissReason::kOtherForm);
   }
   const auto segment = folder.Files("segments")[0];
   std::vector<char> bytes(std::filesystem::file_size(segment));

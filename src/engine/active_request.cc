@@ -76,7 +76,7 @@ void ActiveRequest::NoteComputed(int64_t begin, int64_t end) {
   }
   if (text.num_output_tokens() > 0 && begin + 1 == text.num_tokens()) {
     ++stats.decode_steps;
-    stats.pages.Count(*sequence_, settings_.pages, retained().held_tokens);
+    if (settings_.pages.num_tokens > 0) stats.pages.Count(*sequence_);
   } else {
     stats.computed_tokens += end - begin;
   }

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "engine/kv_size.h"
+#include "kvist/kv_size.h"
 
 namespace kvist {
 

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "engine/kv_size.h"
 #include "engine/tiny_engine.h"
+#include "kvist/kv_size.h"
 #include "tier/tier_test_kit.h"
 
 namespace kvist {

@@ -31,23 +31,20 @@ const char* FinishReasonName(FinishReason reason) {
   return "unknown";
 }
 
-void PagesStats::Count(const Sequence& sequence, const PageSelection& selection, double kept_tokens) {
-  if (selection.num_tokens == 0) return;
+void PagesStats::Count(const Sequence& sequence) {
   ++num_steps;
-  const double stored = sequence.num_held_tokens() - kept_tokens;
-  const auto read = static_cast<double>(selection.num_tokens);
-  // A step that leaves out something makes the sequence an approximate one.
-  if (stored <= read || sequence.num_spilled_tokens() > 0 || !sequence.is_approximate()) return;
+  const double read = sequence.num_read_tokens(), held = sequence.num_held_tokens();
+  if (read >= held) return;
   ++num_selecting_steps;
   read_tokens += read;
-  stored_tokens += stored;
+  held_tokens += held;
 }
 
 PagesStats& PagesStats::operator+=(const PagesStats& other) {
   num_steps += other.num_steps;
   num_selecting_steps += other.num_selecting_steps;
   read_tokens += other.read_tokens;
-  stored_tokens += other.stored_tokens;
+  held_tokens += other.held_tokens;
   return *this;
 }
 

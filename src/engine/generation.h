@@ -50,16 +50,15 @@ enum class FinishReason : uint8_t {
 // "end", "stop", "length", "context", "cancelled" as used in JSON output.
 const char* FinishReasonName(FinishReason reason);
 
-// Decode steps of a text that selects pages. Tokens are those of a lane, summed over the steps that left out some.
+// Decode steps of a text that selects pages. Tokens are those of a lane, mean over
+// lanes without a window, summed over the steps that left out some.
 struct PagesStats {
   int64_t num_steps = 0;
   int64_t num_selecting_steps = 0;  // of them, that left out some
-  double read_tokens = 0;           // about: whole blocks are read
-  double stored_tokens = 0;         // that there were to choose from
+  double read_tokens = 0;
+  double held_tokens = 0;  // that there were to read
 
-  // A step that the sequence has just made. kept_tokens: of a lane, that were left when tokens were given up; they are
-  // read in any case.
-  void Count(const Sequence& sequence, const PageSelection& selection, double kept_tokens);
+  void Count(const Sequence& sequence);  // a step that it has just made
   PagesStats& operator+=(const PagesStats& other);
 };
 

@@ -27,12 +27,11 @@ std::span<const Token> ReusableTokens(std::span<const Token> prompt) {
 // One call of Generate.
 class Generator::Run {
  public:
-  Run(Generator& generator, const GenerateEvents& events, const PageSelection& pages, Continuation text,
-      ReuseReport reuse)
+  Run(Generator& generator, const GenerateEvents& events, bool selects_pages, Continuation text, ReuseReport reuse)
       : generator_(generator),
         sequence_(generator.sequence_),
         events_(events),
-        pages_(pages),
+        selects_pages_(selects_pages),
         text_(std::move(text)),
         reuse_(std::move(reuse)) {}
 
@@ -46,6 +45,8 @@ class Generator::Run {
         CheckPromptFits(*generator_.cache_, std::min(text_.num_prompt_tokens(), most_at_once), kPrefillTokens));
     KVIST_TRY(const bool is_computed, Prefill());
     if (!is_computed) return Finish(FinishReason::kCancelled);
+    // Tokens are given up once the logits have been used: kvzip asks the model itself, and its logits take their place.
+    if (!text_.WhyFinished(IsCancelled())) KVIST_TRY_VOID(text_.Continue(logits_));
     if (generator_.retainer_) {
       KVIST_TRY_VOID(generator_.retainer_->EndPrompt(sequence_, text_.num_prompt_tokens(), goes_on_));
     }
@@ -64,7 +65,6 @@ class Generator::Run {
   }
 
   // Of a lane, when tokens were last given up.
-  double num_kept_tokens() const { return generator_.retainer_ ? generator_.retainer_->stats().held_tokens : 0; }
   bool IsCancelled() const { return events_.cancel != nullptr && *events_.cancel; }
 
   // True when the whole prompt is in the sequence, false when it was cancelled.
@@ -109,17 +109,15 @@ class Generator::Run {
     while (true) {
       if (const auto reason = text_.WhyFinished(IsCancelled())) return *reason;
       // The last output token is in the text and not yet in the sequence.
-      if (text_.num_output_tokens() > 0) {
-        while (num_stored() + 1 < text_.num_tokens()) {  // what was lost
-          KVIST_TRY_VOID(ComputePiece(text_.num_tokens() - 1, LogitsWanted::kNone));
-        }
-        KVIST_TRY(const bool is_computed, Step(text_.num_tokens() - 1, text_.num_tokens(), LogitsWanted::kLast));
-        if (!is_computed) continue;
-        text_.stats().pages.Count(sequence_, pages_, num_kept_tokens());
-        if (generator_.retainer_) KVIST_TRY_VOID(generator_.retainer_->EndStep(sequence_, goes_on_));
-        ++text_.stats().decode_steps;
+      while (num_stored() + 1 < text_.num_tokens()) {  // what was lost
+        KVIST_TRY_VOID(ComputePiece(text_.num_tokens() - 1, LogitsWanted::kNone));
       }
+      KVIST_TRY(const bool is_computed, Step(text_.num_tokens() - 1, text_.num_tokens(), LogitsWanted::kLast));
+      if (!is_computed) continue;
+      ++text_.stats().decode_steps;
+      if (selects_pages_) text_.stats().pages.Count(sequence_);
       KVIST_TRY_VOID(text_.Continue(logits_));
+      if (generator_.retainer_) KVIST_TRY_VOID(generator_.retainer_->EndStep(sequence_, goes_on_));
       text_.stats().decode_s = SecondsSince(start);
     }
   }
@@ -150,7 +148,7 @@ class Generator::Run {
   Generator& generator_;
   Sequence& sequence_;
   const GenerateEvents& events_;
-  const PageSelection pages_;
+  const bool selects_pages_;
   Continuation text_;
   ReuseReport reuse_;
   MovedReuse moved_;
@@ -169,7 +167,7 @@ Result<Generation> Generator::Generate(std::span<const Token> prompt, const Gene
             Continuation::Open(tokenizer_, prompt, options, events.on_text, MaxTextTokens(*model_, *cache_, options)));
   KVIST_TRY(ReuseReport reuse, KeepCommonPrefix(prompt, options));
   if (retainer_) KVIST_TRY_VOID(retainer_->Begin(sequence_));
-  return Run(*this, events, options.sequence.pages, std::move(text), std::move(reuse)).Go();
+  return Run(*this, events, options.sequence.pages.num_tokens > 0, std::move(text), std::move(reuse)).Go();
 }
 
 int64_t Generator::num_stored_tokens() const {
@@ -200,6 +198,11 @@ Result<ReuseReport> Generator::KeepCommonPrefix(std::span<const Token> prompt, c
   }
   if (!options.stream) stream_.reset();
   if (options.stream && (!stream_ || stream_->options() != *options.stream)) stream_.emplace(*options.stream);
+  if (stream_ && stream_->num_slides() > 0) {  // the window is no prefix of anything
+    ReuseReport report;
+    report.own_tokens = report.miss_position = sequence_.num_tokens();
+    return report;
+  }
   int64_t max_tokens = std::ssize(comparable);
   if (retainer_) max_tokens = std::min(max_tokens, retainer_->MaxReusedTokens(std::ssize(prompt)));
   if (stream_) max_tokens = std::min(max_tokens, stream_->options().window_tokens);

@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "engine/kv_size.h"
+#include "kvist/kv_size.h"
 #include "tier/open_tier.h"
 
 namespace kvist {

@@ -9,9 +9,9 @@
 #include <utility>
 
 #include "engine/generator.h"
-#include "engine/kv_size.h"
 #include "engine/scheduler.h"
 #include "engine/tiny_engine.h"
+#include "kvist/kv_size.h"
 
 namespace kvist {
 namespace {

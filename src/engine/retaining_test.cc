@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "engine/generator.h"
-#include "engine/kv_size.h"
 #include "engine/scheduler.h"
 #include "engine/tiny_engine.h"
+#include "kvist/kv_size.h"
 
 namespace kvist {
 namespace {
@@ -118,12 +118,15 @@ TEST_CASE("retaining: every policy works in a generation, and sees what it has t
   TinyEngine engine(kTiny);
   const auto cache = OpenCache(*engine.model, true);
   const std::vector<Token> prompt = SomeTokens(300, 1);
+  Token first_token = -1;
   for (const RetentionPolicy policy : kAllRetentionPolicies) {
     CAPTURE(RetentionPolicyName(policy));
     Generator generator(engine.model.get(), engine.tokenizer, cache.get());
     const auto generation =
         generator.Generate(prompt, Options(std::string(RetentionPolicyName(policy)) + ":keep=0.5,margin=32", 40), {});
     REQUIRE_MESSAGE(generation, (generation ? "" : generation.error().message));
+    if (policy == kAllRetentionPolicies[0]) first_token = generation->tokens[0];
+    CHECK(generation->tokens[0] == first_token);  // it depends on the whole prompt, whatever is given up then
     const bool is_on = policy != RetentionPolicy::kFull;
     CHECK(generation->retained.num_times == (is_on ? 2 : 0));
     CHECK(generator.sequence().num_held_tokens() <= (is_on ? 182 : 339));
@@ -145,6 +148,11 @@ TEST_CASE(
     REQUIRE_MESSAGE(generation, (generation ? "" : generation.error().message));
     CHECK(generation->retained.num_times > 1);
     CHECK(generator.sequence().num_held_tokens() < 150);
+    // Until then it is the answer that nothing was given up for, the token of that step included.
+    Generator whole(engine.model.get(), engine.tokenizer, cache.get());
+    const auto full = whole.Generate(SomeTokens(60, 1), Options("full", 57), {});
+    REQUIRE(full);
+    CHECK(std::ranges::equal(full->tokens, std::span(generation->tokens).first(57)));
   }
   {
     // Room for 400 tokens and what is kept of them, but not for 400 tokens more.

@@ -13,8 +13,8 @@
 #include <utility>
 
 #include "engine/generator.h"
-#include "engine/kv_size.h"
 #include "engine/tiny_engine.h"
+#include "kvist/kv_size.h"
 
 namespace kvist {
 namespace {

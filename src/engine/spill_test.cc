@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "engine/generator.h"
-#include "engine/kv_size.h"
 #include "engine/scheduler.h"
 #include "engine/tiny_engine.h"
+#include "kvist/kv_size.h"
 #include "tier/tier_test_kit.h"
 
 namespace kvist {

@@ -131,7 +131,7 @@ Status DiskTier::State::RemoveSegments(std::span<const FileId> ids, FolderLock& 
     for (const FileId& id : ids) {
       const std::string name = SegmentFileName(id);
       if (unlinkat(folder.segments.descriptor(), name.c_str(), 0) != 0 && errno != ENOENT) {
-        return SystemFailure("can't remove " + name);
+        return SystemFailure("can't remove " + name + " from", folder.segments);
       }
     }
     return {};

@@ -222,7 +222,7 @@ Status DiskTier::RemoveSession(const std::string& name) {
   if (const Status is_ours = state.CheckPlace(name); !is_ours) return OfSession(name, is_ours.error());
   KVIST_TRY_VOID(state.Change(folder_lock, [&]() -> Status {
     if (unlinkat(state.folder.sessions.descriptor(), SessionFileName(name).c_str(), 0) == 0) return {};
-    return SystemFailure("can't remove the session " + name);
+    return SystemFailure("can't remove the session " + name + " from", state.folder.sessions);
   }));
   {
     const State::Lock lock(state.mutex);

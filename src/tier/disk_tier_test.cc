@@ -1000,6 +1000,17 @@ TEST_CASE("disk tier: options and paths that can't be") {
   CHECK(CodeOf(DiskTier::Open("", {})) == ErrorCode::kIo);
 }
 
+TEST_CASE("disk tier: what the system refuses is told with the file's place and the reason") {
+  TestFolder folder;
+  fs::create_directory(folder.path());
+  WriteText(folder.path() + "/readable", "text");
+  const File opened = OpenFolder(folder.path()).value();
+  const File file = OpenToRead(opened, "readable").value();
+  const Status written = WriteAt(file, 0, std::as_bytes(std::span("x")));
+  CHECK(CodeOf(written) == ErrorCode::kIo);
+  CHECK(written.error().message.find(folder.path() + "/readable: ") != std::string::npos);
+}
+
 TEST_CASE("disk tier: a read-only folder is read and nothing is written") {
   TestFolder folder;
   {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
+#include <filesystem>
 #include <system_error>
 #include <utility>
 
@@ -19,6 +20,13 @@ namespace {
 
 constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
 constexpr size_t kDiskPageBytes = 4096;
+
+// As the system knows it now; for messages.
+std::string PathOf(const File& file) {
+  std::error_code error;
+  const auto path = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(file.descriptor()), error);
+  return error ? "a file" : path.string();
+}
 
 }  // namespace
 
@@ -37,13 +45,20 @@ std::unexpected<Error> SystemFailure(const std::string& what) {
   return Fail(ErrorCode::kIo, what + ": " + std::generic_category().message(errno));
 }
 
+std::unexpected<Error> SystemFailure(const std::string& what, const File& file_or_folder) {
+  const int error = errno;
+  const std::string path = PathOf(file_or_folder);
+  errno = error;
+  return SystemFailure(what + " " + path);
+}
+
 Result<File> OpenToRead(const File& folder, const std::string& name) {
   // Without blocking, for a pipe would wait for its other end.
   const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
   File file(openat(folder.descriptor(), name.c_str(), flags));
   if (!file.is_open()) {
     if (errno == ENOENT || errno == ELOOP || errno == ENXIO) return Fail(ErrorCode::kNotFound, name + " is not there");
-    return SystemFailure("can't open " + name);
+    return SystemFailure("can't open " + name + " in", folder);
   }
   KVIST_TRY(const struct stat stat, StatOf(file));
   if (!S_ISREG(stat.st_mode)) return Fail(ErrorCode::kNotFound, name + " is not a file");
@@ -61,7 +76,7 @@ Result<std::vector<std::string>> ListNames(const File& folder) {
   const int descriptor = openat(folder.descriptor(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR* listing = descriptor < 0 ? nullptr : fdopendir(descriptor);
   if (!listing) {
-    const auto failure = SystemFailure("can't list a folder");
+    const auto failure = SystemFailure("can't list the folder", folder);
     if (descriptor >= 0) close(descriptor);
     return failure;
   }
@@ -73,7 +88,7 @@ Result<std::vector<std::string>> ListNames(const File& folder) {
   const int error = errno;
   closedir(listing);
   errno = error;
-  if (error != 0) return SystemFailure("can't list a folder");
+  if (error != 0) return SystemFailure("can't list the folder", folder);
   return names;
 }
 
@@ -86,7 +101,7 @@ std::optional<struct stat> StatOf(const File& folder, const std::string& name) {
 
 Result<struct stat> StatOf(const File& file) {
   struct stat stat;
-  if (fstat(file.descriptor(), &stat) != 0) return SystemFailure("can't look at an open file");
+  if (fstat(file.descriptor(), &stat) != 0) return SystemFailure("can't look at", file);
   return stat;
 }
 
@@ -94,7 +109,7 @@ Status ReadAt(const File& file, uint64_t offset, std::span<std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t num_read = pread(file.descriptor(), bytes.data(), bytes.size(), off_t(offset));
     if (num_read < 0 && errno == EINTR) continue;
-    if (num_read < 0) return SystemFailure("can't read");
+    if (num_read < 0) return SystemFailure("can't read", file);
     if (num_read == 0) return Fail(ErrorCode::kCorrupt, "the file is too short");
     offset += uint64_t(num_read);
     bytes = bytes.subspan(size_t(num_read));
@@ -107,7 +122,7 @@ Status WriteAt(const File& file, uint64_t offset, std::span<const std::byte> byt
     const ssize_t num_written = pwrite(file.descriptor(), bytes.data(), bytes.size(), off_t(offset));
     if (num_written < 0 && errno == EINTR) continue;
     if (num_written == 0) errno = ENOSPC;
-    if (num_written <= 0) return SystemFailure("can't write");
+    if (num_written <= 0) return SystemFailure("can't write", file);
     offset += uint64_t(num_written);
     bytes = bytes.subspan(size_t(num_written));
   }
@@ -116,7 +131,7 @@ Status WriteAt(const File& file, uint64_t offset, std::span<const std::byte> byt
 
 Status Sync(const File& file_or_folder) {
   while (fsync(file_or_folder.descriptor()) != 0) {
-    if (errno != EINTR) return SystemFailure("can't bring it to the disk");
+    if (errno != EINTR) return SystemFailure("can't bring to the disk", file_or_folder);
   }
   return {};
 }

@@ -30,8 +30,9 @@ class File {
   int descriptor_ = -1;
 };
 
-// kIo: what could not be done, and the reason that errno gives.
+// kIo: what could not be done, to which file or folder, and the reason that errno gives.
 std::unexpected<Error> SystemFailure(const std::string& what);
+std::unexpected<Error> SystemFailure(const std::string& what, const File& file_or_folder);
 
 // Opens a regular file of the folder. kNotFound when there is none: links, pipes and folders don't count.
 Result<File> OpenToRead(const File& folder, const std::string& name);

@@ -54,7 +54,7 @@ Status LockBefore(const File& file, std::chrono::steady_clock::time_point deadli
   auto pause = std::chrono::microseconds(100);
   while (!TryLock(file)) {
     if (errno == EINTR) continue;
-    if (errno != EWOULDBLOCK) return SystemFailure("can't lock the folder");
+    if (errno != EWOULDBLOCK) return SystemFailure("can't lock", file);
     if (std::chrono::steady_clock::now() > deadline) {
       return Fail(ErrorCode::kIo, "another process has the folder locked for too long");
     }
@@ -104,7 +104,7 @@ Result<FolderLock> FolderLock::Take(const Folder& folder, std::chrono::milliseco
   while (true) {
     const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
     File file(openat(folder.root.descriptor(), kLockName, flags, 0600));
-    if (!file.is_open()) return SystemFailure("can't open the folder's lock");
+    if (!file.is_open()) return SystemFailure("can't make the lock in", folder.root);
     if (const auto stat = StatOf(file); !stat || !S_ISREG(stat->st_mode)) {
       return Fail(ErrorCode::kIo, "the folder's lock is not a file");
     }
@@ -127,7 +127,7 @@ Result<File> HoldOffChanges(const Folder& folder) {
   auto file = OpenToRead(folder.root, kLockName);
   // Where nobody ever made a lock nobody changes anything.
   if (!file && file.error().code == ErrorCode::kNotFound) return File();
-  if (file && flock(file->descriptor(), LOCK_SH | LOCK_NB) != 0) return SystemFailure("can't lock the folder");
+  if (file && flock(file->descriptor(), LOCK_SH | LOCK_NB) != 0) return SystemFailure("can't lock", *file);
   return file;
 }
 
@@ -157,11 +157,11 @@ Result<TempFile> TempFile::Make(const Folder& folder, uint64_t bytes, const Fold
   const FileId id = RandomFileId();
   const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
   File file(openat(folder.tmp.descriptor(), HexOf(id).c_str(), flags, 0600));
-  if (!file.is_open()) return SystemFailure("can't make a temporary file");
+  if (!file.is_open()) return SystemFailure("can't make a temporary file in", folder.tmp);
   TempFile made(&folder.tmp, id, std::move(file));
-  if (!TryLock(made.file_)) return SystemFailure("can't lock a temporary file");
+  if (!TryLock(made.file_)) return SystemFailure("can't lock a temporary file in", folder.tmp);
   if (!TakeDiskSpace(made.file_, bytes) && ftruncate(made.file_.descriptor(), off_t(bytes)) != 0) {
-    return SystemFailure("can't make a temporary file");
+    return SystemFailure("can't make a temporary file in", folder.tmp);
   }
   return made;
 }
@@ -172,7 +172,7 @@ TempFile::~TempFile() {
 
 Status TempFile::MoveTo(const File& folder, const std::string& name, const FolderLock&) {
   if (renameat(tmp_->descriptor(), HexOf(id_).c_str(), folder.descriptor(), name.c_str()) != 0) {
-    return SystemFailure("can't move " + name + " to its place");
+    return SystemFailure("can't move " + name + " to", folder);
   }
   file_ = File();
   return {};

@@ -753,12 +753,15 @@ class Chat(ProgramTest):
         command = ["generate", "-m", "smollm2", "--threads=1", "-n", 8, "-p", sheep]
         (some,) = self.objects(run(*command, "--pages=128", "--json"))
         paged, prompt_tokens = some["paged"], some["statistics"]["prompt_tokens"]
-        self.assertEqual((paged["steps"], paged["selecting_steps"], paged["read_tokens"]), (7, 7, 128))
-        self.assertTrue(prompt_tokens < paged["stored_tokens"] < prompt_tokens + 8, paged)
+        self.assertEqual((paged["steps"], paged["selecting_steps"]), (7, 7))
+        self.assertTrue(prompt_tokens < paged["held_tokens"] < prompt_tokens + 8, paged)
+        # The first two of 30 layers read everything.
+        of_others = (paged["read_tokens"] - paged["held_tokens"] * 2 / 30) * 30 / 28
+        self.assertTrue(96 <= of_others <= 128, paged)
         (all_read,) = self.objects(run(*command, "--pages=1024", "--json"))
         self.assertEqual((all_read["paged"]["steps"], all_read["paged"]["selecting_steps"]), (7, 0))
         told = run(*command, "--pages=128", "--stats").stderr.decode()
-        self.assertRegex(told, r"\npages +7 of 7 steps left out blocks: a lane read about 128 of \d+ tokens\n")
+        self.assertRegex(told, r"\npages +7 of 7 steps left out blocks: a lane read \\d+ of \d+ tokens\n")
         self.assertNotIn("window", told)
         told = run(*command, "--stream=window=256,overlap=64", "--stats").stderr.decode()
         self.assertRegex(told, r"\nwindow +slid 1 time; \d+ tokens have left it\n")

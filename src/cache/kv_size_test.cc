@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 The Kvist authors
-#include "engine/kv_size.h"
+#include "kvist/kv_size.h"
 
 #include <doctest/doctest.h>
 
 #include <vector>
 
 #include "kvist/cache.h"
+#include "tests/property/naive_cache.h"
 
 namespace kvist {
 namespace {
@@ -24,6 +25,7 @@ size_t PeakBytes(const CacheGeometry& geometry, int64_t num_tokens, int64_t step
     const int64_t num_new = std::min(step_tokens, num_tokens - sequence.num_tokens());
     const std::vector<Token> tokens(static_cast<size_t>(num_new), 1);
     REQUIRE(sequence.Prepare(tokens));
+    testing::AppendZeros(geometry, sequence);
     REQUIRE(sequence.Commit());
   }
   return (*cache)->stats().peak_live_bytes;

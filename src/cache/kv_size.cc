@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 The Kvist authors
-#include "engine/kv_size.h"
+#include "kvist/kv_size.h"
 
 #include <algorithm>
 #include <vector>
