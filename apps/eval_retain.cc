@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <random>
 #include <utility>
 
+#include "engine/recall_quality.h"
 #include "engine/retention_quality.h"
 #include "option_checks.h"
 
@@ -60,6 +60,8 @@ Json ParamsOf(const RetentionCase& what, Json params) {
   params["shape"] = BudgetShapeName(what.shape);
   params["keep"] = what.keep;
   params["pages"] = what.page_tokens;
+  params["retain_recent"] = what.retention().recent_tokens;
+  params["retain_sinks"] = what.retention().sink_tokens;
   return params;
 }
 
@@ -74,17 +76,24 @@ void WriteContinuation(const RetentionQualityReport& report, const RetentionQual
   std::snprintf(
       text, sizeof(text),
       "%d prefix%s of %lld tokens, then %lld of the text; perplexity with the whole prefix %.5g, with none %.5g\n"
-      "a prefix takes %.2f s, %.2f s while attention is noted, and kvzip's second pass %.2f s\n\n"
-      "form     policy        shape      keep   read     held          KV  evicted in  KL from f32         same top  "
-      "perplexity  recovered\n",
+      "a prefix takes %.2f s, %.2f s while attention is noted",
       options.num_windows, options.num_windows == 1 ? "" : "es", (long long)options.prefix_tokens,
       (long long)options.continuation_tokens, report.base_perplexity, report.no_prefix_perplexity, report.prefill_s,
-      report.observed_prefill_s, report.repetition_s);
+      report.observed_prefill_s);
   out.Write(text);
+  if (report.repetition_s > 0) {
+    std::snprintf(text, sizeof(text), ", and kvzip's second pass %.2f s", report.repetition_s);
+    out.Write(text);
+  }
+  out.Write(
+      "\n\nform     policy        shape      keep  pages     held     read          KV  evicted in  KL from f32        "
+      " "
+      "same top  perplexity  recovered\n");
   for (const RetentionQuality& each : report.cases) {
-    std::snprintf(text, sizeof(text), "%s  %7.0f  %10s  %8.2f s  %8.2e +- %7.1e  %6.2f%%  %10.5g  %8.1f%%\n",
-                  Name(each.what).c_str(), each.held_tokens, BytesText(each.held_bytes).c_str(), each.retain_s,
-                  each.kl.mean, each.kl.standard_error, 100 * each.same_top, each.perplexity, 100 * each.recovered);
+    std::snprintf(text, sizeof(text), "%s  %7.0f  %7.0f  %10s  %8.2f s  %8.2e +- %7.1e  %6.2f%%  %10.5g  %8.1f%%\n",
+                  Name(each.what).c_str(), each.held_tokens, each.read_tokens, BytesText(each.held_bytes).c_str(),
+                  each.retain_s, each.kl.mean, each.kl.standard_error, 100 * each.same_top, each.perplexity,
+                  100 * each.recovered);
     out.Write(text);
   }
 }
@@ -98,6 +107,7 @@ void WriteContinuationRecords(const RetentionQualityReport& report, const Json& 
         {"perplexity", each.perplexity},
         {"recovered", each.recovered},
         {"held_tokens", each.held_tokens},
+        {"read_tokens", each.read_tokens},
         {"kv_bytes", each.held_bytes},
         {"evict_s", each.retain_s},
         {"base_perplexity", report.base_perplexity},
@@ -112,106 +122,13 @@ void WriteContinuationRecords(const RetentionQualityReport& report, const Json& 
 
 // --- recall ---
 
-constexpr char kIntroduction[] =
-    "A pass key is hidden somewhere in the text that follows. Find it and remember it.\n\n";
-constexpr char kQuestion[] = "\n\nWhat is the pass key that was hidden in the text? The pass key is";
-
-std::vector<Token> EncodePlainly(const Tokenizer& tokenizer, const std::string& text) {
-  return tokenizer.Encode(text, {.add_special = false, .parse_special = false});
-}
-
-void Append(std::span<const Token> from, std::vector<Token>& to) {
-  to.insert(to.end(), from.begin(), from.end());
-}
-
-// The digits' tokens as they come after the question.
-Result<std::vector<Token>> DigitsAfter(const Tokenizer& tokenizer, const std::string& text,
-                                       std::span<const Token> question, const std::string& number) {
-  const auto all = EncodePlainly(tokenizer, text + " " + number);
-  const bool continues =
-      all.size() > question.size() && std::ranges::equal(std::span(all).first(question.size()), question);
-  if (!continues)
-    return Fail(ErrorCode::kUnsupported, "the tokenizer joins a pass key's digits to what is before them");
-  return std::vector<Token>(all.begin() + std::ssize(question), all.end());
-}
-
-// Contexts of filler with something hidden in each, at depths spread evenly.
-class Hiding {
- public:
-  Hiding(std::span<const Token> filler, int64_t num_tokens, int count, std::optional<Token> bos)
-      : filler_(filler),
-        num_tokens_(num_tokens),
-        count_(count),
-        bos_(bos),
-        random_(static_cast<unsigned>(num_tokens)) {}
-
-  std::mt19937& random() { return random_; }
-  // The i-th of them, without cue and answer.
-  Result<Recall> Hide(int i, std::span<const Token> before, std::span<const Token> hidden) {
-    const int64_t num_filler = num_tokens_ - std::ssize(before) - std::ssize(hidden) - 1;
-    if (num_filler < 1 || std::ssize(filler_) < num_filler * 2) {
-      return Fail(ErrorCode::kInvalidArgument,
-                  "the text has " + std::to_string(filler_.size()) + " tokens, too few to hide something in " +
-                      std::to_string(num_tokens_) + " of them; give a longer text, or longer or shorter contexts");
-    }
-    const auto begin = random_() % static_cast<uint64_t>(std::ssize(filler_) - num_filler);
-    const auto here = filler_.subspan(begin, static_cast<size_t>(num_filler));
-    Recall recall{.context = {}, .cue = {}, .answer = {}, .depth = (i + 0.5) / count_};
-    const auto split = static_cast<size_t>(recall.depth * static_cast<double>(num_filler));
-    if (bos_) recall.context.push_back(*bos_);
-    Append(before, recall.context);
-    Append(here.first(split), recall.context);
-    Append(hidden, recall.context);
-    Append(here.subspan(split), recall.context);
-    return recall;
-  }
-
- private:
-  const std::span<const Token> filler_;
-  const int64_t num_tokens_;
-  const int count_;
-  const std::optional<Token> bos_;
-  std::mt19937 random_;
-};
-
-Result<std::vector<Recall>> MakePasskeys(const Tokenizer& tokenizer, int count, Hiding hiding) {
-  const auto introduction = EncodePlainly(tokenizer, kIntroduction), question = EncodePlainly(tokenizer, kQuestion);
-  std::vector<Recall> recalls;
-  for (int i = 0; i < count; ++i) {
-    const std::string number = std::to_string(10000 + hiding.random()() % 90000);
-    const auto needle = EncodePlainly(
-        tokenizer, "\n\nThe pass key is " + number + ". Keep it in mind: " + number + " is the pass key.\n\n");
-    KVIST_TRY(Recall recall, hiding.Hide(i, introduction, needle));
-    recall.cue = question;
-    KVIST_TRY(recall.answer, DigitsAfter(tokenizer, kQuestion, question, number));
-    recalls.push_back(std::move(recall));
-  }
-  return recalls;
-}
-
-// Passages that nobody can know: shreds of the text, one after the other. The cue is how they begin.
-Result<std::vector<Recall>> MakePassages(std::span<const Token> text, int count, Hiding hiding) {
-  constexpr size_t kNumShreds = 24, kShredTokens = 8, kCueTokens = 32;
-  std::vector<Recall> recalls;
-  for (int i = 0; i < count && text.size() > kShredTokens; ++i) {
-    std::vector<Token> passage;
-    while (passage.size() < kNumShreds * kShredTokens) {
-      Append(text.subspan(hiding.random()() % (text.size() - kShredTokens), kShredTokens), passage);
-    }
-    KVIST_TRY(Recall recall, hiding.Hide(i, {}, passage));
-    recall.cue.assign(passage.begin(), passage.begin() + kCueTokens);
-    recall.answer.assign(passage.begin() + kCueTokens, passage.end());
-    recalls.push_back(std::move(recall));
-  }
-  return recalls;
-}
-
 // What is recalled, for people and in records.
 struct RecallTest {
   const char* title;
   std::string metric;  // begins so
 };
 const RecallTest kPasskeyTest{"pass keys hidden in %lld tokens, asked for after eviction", "passkey"};
+static_assert(kPassageTokens == 192 && kPassageCueTokens == 32);
 const RecallTest kCopyTest{"passages of 192 tokens in %lld tokens, to be copied after eviction, given their first 32",
                            "copy"};
 
@@ -220,7 +137,7 @@ void WriteRecall(const RecallTest& test, const RecallReport& report, int64_t num
   std::snprintf(title, sizeof(title), test.title, (long long)num_tokens);
   std::snprintf(text, sizeof(text),
                 "\n%s\nln probability of a token without the context %.3f\n\n"
-                "form     policy        shape      keep   read  all right    tokens right  ln probability of a token\n",
+                "form     policy        shape      keep  pages  all right    tokens right  ln probability of a token\n",
                 title, report.no_context_log_probability);
   out.Write(text);
   for (const RecallQuality& each : report.cases) {
@@ -251,20 +168,18 @@ void WriteRecallRecords(const RecallTest& test, const RecallReport& report, Json
 void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arguments) {
   CLI::Option* retain =
       command
-          ->add_option(
-              "--retain", arguments->policies,
-              "Measure instead what giving up tokens of a prefix of --context tokens loses, by policy: " +
-                  [] {
-                    std::string names;
-                    for (const RetentionPolicy policy : kAllRetentionPolicies)
-                      names += std::string(names.empty() ? "" : ", ") + RetentionPolicyName(policy);
-                    return names;
-                  }() +
-                  "; all")
+          ->add_option("--retain", arguments->policies,
+                       "Measure instead what giving up tokens of a prefix of --context tokens loses, by policy: " +
+                           RetentionPolicyNames() + "; all")
           ->delimiter(',')
           ->check([](const std::string& name) {
             const auto policy = ParseRetentionPolicy(name);
-            return name == "all" || policy ? std::string() : policy.error().message;
+            if (name == "all" || policy) return std::string();
+            const bool has_options = name.find_first_of(":=") != std::string::npos;
+            return policy.error().message +
+                   (has_options
+                        ? "; here policies only, as in snapkv,knorm; give shares with --keep and shapes with --shape"
+                        : "");
           })
           ->type_name("POLICY,...")
           ->needs(text);
@@ -329,6 +244,7 @@ Status EvalRetention(const RetainArguments& arguments, std::span<const Form> for
     progress.Show(done, all);
     return !interrupted();
   };
+  const RecallQualityOptions of_recall{.cache = options.cache, .repeat = options.repeat};
   params["context"] = options.prefix_tokens;
   params["continuation"] = options.continuation_tokens;
   params["windows"] = options.num_windows;
@@ -336,20 +252,19 @@ Status EvalRetention(const RetainArguments& arguments, std::span<const Form> for
   progress.Clear();
   as_json ? WriteContinuationRecords(report, params, out) : WriteContinuation(report, options, out);
   const auto measure = [&](const RecallTest& test, int64_t num_tokens, const std::vector<Recall>& recalls) -> Status {
-    KVIST_TRY(const auto recalled, MeasureRecall(*loaded.model, recalls, cases, options, show));
+    KVIST_TRY(const auto recalled, MeasureRecall(*loaded.model, recalls, cases, of_recall, show));
     progress.Clear();
     as_json ? WriteRecallRecords(test, recalled, params, num_tokens, out)
             : WriteRecall(test, recalled, num_tokens, out);
     return {};
   };
-  const int count = arguments.num_asked;
+  const auto sizes = [&](int64_t num_tokens) { return RecallSizes{num_tokens, arguments.num_asked}; };
   for (const int64_t num_tokens : arguments.passkey_tokens) {
-    KVIST_TRY(const auto passkeys,
-              MakePasskeys(*loaded.tokenizer, count, Hiding(tokens, num_tokens, count, quality.bos)));
+    KVIST_TRY(const auto passkeys, MakePasskeys(*loaded.tokenizer, tokens, sizes(num_tokens), quality.bos));
     KVIST_TRY_VOID(measure(kPasskeyTest, num_tokens, passkeys));
   }
   for (const int64_t num_tokens : arguments.copy_tokens) {
-    KVIST_TRY(const auto passages, MakePassages(tokens, count, Hiding(tokens, num_tokens, count, quality.bos)));
+    KVIST_TRY(const auto passages, MakePassages(tokens, sizes(num_tokens), quality.bos));
     KVIST_TRY_VOID(measure(kCopyTest, num_tokens, passages));
   }
   return {};

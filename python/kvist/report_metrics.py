@@ -37,6 +37,7 @@ METRICS = {  # of the growth benchmark, in the order of a table's columns
 }
 QUALITY_METRICS = {  # of `kvist eval`, likewise
     "held_tokens": Metric("tokens"),
+    "read_tokens": Metric("tokens"),
     "kv_bytes": Metric("MiB", 1 / MIB),
     "share_of_f16": Metric("%", 100),  # of bytes; made from the others
     "bits": Metric("bits"),

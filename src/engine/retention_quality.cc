@@ -2,10 +2,8 @@
 // Copyright 2026 The Kvist authors
 #include "engine/retention_quality.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <memory>
 #include <numeric>
 #include <utility>
 
@@ -22,85 +20,11 @@ size_t Size(int64_t count) {
   return static_cast<size_t>(count);
 }
 
-// A cache a form, for the run.
-class Caches {
+// The ways through all windows.
+class Windows {
  public:
-  Caches(const Model& model, const CacheOptions& options) : model_(model), options_(options) {}
-
-  Result<Cache*> Of(Form form) {
-    for (const auto& [known, cache] : caches_)
-      if (known == form) return cache.get();
-    CacheOptions options = options_;
-    options.form = form;
-    KVIST_TRY(auto cache, Cache::Open(model_.geometry(), options));
-    return caches_.emplace_back(form, std::move(cache)).second.get();
-  }
-
- private:
-  const Model& model_;
-  const CacheOptions& options_;
-  std::vector<std::pair<Form, std::unique_ptr<Cache>>> caches_;
-};
-
-std::vector<Form> FormsOf(std::span<const RetentionCase> cases) {
-  std::vector<Form> forms;
-  for (const RetentionCase& each : cases)
-    if (std::ranges::find(forms, each.form) == forms.end()) forms.push_back(each.form);
-  return forms;
-}
-
-Status ObserveAll(Sequence& sequence, std::span<const RetentionCase> cases) {
-  for (const RetentionCase& each : cases) {
-    if (NeedsObserving(each.policy)) KVIST_TRY_VOID(sequence.Observe(each.policy));
-  }
-  return {};
-}
-
-// The second pass that kvzip asks for; returns what it took.
-Result<double> Repeat(Model& model, const RepeatPrompts& prompts, Sequence& sequence, MeasuredSteps& steps) {
-  const auto began = Clock::now();
-  KVIST_TRY_VOID(
-      ObserveRepetition(model, prompts, sequence, [&](int64_t num_tokens) { return steps.Count(num_tokens); }));
-  return SecondsSince(began);
-}
-
-bool WantsRepetition(std::span<const RetentionCase> cases, Form form) {
-  return std::ranges::any_of(cases,
-                             [=](const auto& each) { return each.form == form && NeedsRepetition(each.policy); });
-}
-
-Status Apply(const RetentionCase& what, int64_t num_prefix_tokens, Sequence& sequence) {
-  KVIST_TRY_VOID(sequence.SelectPages({.num_tokens = what.page_tokens}));
-  KVIST_TRY([[maybe_unused]] const RetentionReport report,
-            sequence.Retain({.policy = what.policy, .shape = what.shape},
-                            std::max<int64_t>(1, std::llround(what.keep * double(num_prefix_tokens)))));
-  return {};
-}
-
-// Steps of several tokens give the same bits as single ones, but read all pages.
-int64_t StepTokens(const RetentionCase& what) {
-  return what.page_tokens > 0 ? 1 : MeasuredSteps::kScoredTokens;
-}
-
-Status CheckCases(std::span<const RetentionCase> cases) {
-  if (cases.empty())
-    return Fail(ErrorCode::kInvalidArgument, "there is nothing to measure: no policy, no number of tokens to read");
-  for (const RetentionCase& each : cases) {
-    KVIST_TRY_VOID((RetentionOptions{.policy = each.policy, .shape = each.shape}.Validate()));
-    KVIST_TRY_VOID((PageSelection{.num_tokens = each.page_tokens}.Validate()));
-    if (each.keep > 0 && each.keep <= 1) continue;
-    return Fail(ErrorCode::kInvalidArgument,
-                "a share of " + std::to_string(each.keep) + " to keep; it must be above 0 and at most 1");
-  }
-  return {};
-}
-
-// --- continuation ---
-
-class Continuation {
- public:
-  Continuation(Model& model, std::span<const RetentionCase> cases, const RetentionQualityOptions& options,
-               const std::function<bool(int64_t, int64_t)>& progress)
+  Windows(Model& model, std::span<const RetentionCase> cases, const RetentionQualityOptions& options,
+          const std::function<bool(int64_t, int64_t)>& progress)
       : model_(model),
         cases_(cases),
         options_(options),
@@ -149,7 +73,8 @@ class Continuation {
                               .recovered = (none - loss) / (none - full),
                               .held_tokens = of_case.held_tokens / num_windows,
                               .held_bytes = of_case.held_bytes / num_windows,
-                              .retain_s = of_case.retain_s / num_windows});
+                              .retain_s = of_case.retain_s / num_windows,
+                              .read_tokens = of_case.read_tokens / num_windows});
     }
     return report;
   }
@@ -157,7 +82,7 @@ class Continuation {
  private:
   struct Running {
     std::vector<PredictionQuality> predictions;
-    double held_tokens = 0, held_bytes = 0, retain_s = 0;
+    double held_tokens = 0, held_bytes = 0, retain_s = 0, read_tokens = 0;
   };
 
   static double Mean(std::span<const double> numbers) {
@@ -203,13 +128,15 @@ class Continuation {
       if (i + 1 == rest.size()) return;
       of_case.predictions.push_back(ComparePrediction(base_logits_[i], base_log_sums_[i], logits, rest[i + 1]));
     };
-    return steps_.Score(sequence, rest, compare, StepTokens(cases_[index]));
+    KVIST_TRY_VOID(steps_.Score(sequence, rest, compare, StepTokens(cases_[index])));
+    of_case.read_tokens += sequence.num_read_tokens();
+    return {};
   }
 
   Model& model_;
   const std::span<const RetentionCase> cases_;
   const RetentionQualityOptions& options_;
-  Caches caches_;
+  CachesByForm caches_;
   MeasuredSteps steps_;
   std::vector<Running> results_;                 // [case]
   std::vector<std::vector<float>> base_logits_;  // of the window's continuation
@@ -218,63 +145,6 @@ class Continuation {
   double prefill_s_ = 0, observed_prefill_s_ = 0, repetition_s_ = 0;
   int num_observed_ = 0;
 };
-
-// --- recall ---
-
-// visit(token, logits) for each token of the answer, after the cue.
-template <class Visit>
-Status Ask(const Recall& recall, int64_t step_tokens, Sequence& sequence, MeasuredSteps& steps, Visit visit) {
-  std::vector<Token> tokens = recall.cue;
-  tokens.insert(tokens.end(), recall.answer.begin(), recall.answer.end() - 1);
-  const auto of_answer = [&](size_t i, std::span<const float> logits) {
-    if (i + 1 >= recall.cue.size()) visit(recall.answer[i + 1 - recall.cue.size()], logits);
-  };
-  return steps.Score(sequence, tokens, of_answer, step_tokens);
-}
-
-double LogProbability(Token token, std::span<const float> logits) {
-  return double(logits[Size(token)]) - LogSumExp(logits);
-}
-
-Status AskFor(const Recall& recall, Sequence& sequence, MeasuredSteps& steps, RecallQuality& quality) {
-  const int64_t step_tokens = StepTokens(quality.what);
-  double num_right = 0, log_probability = 0;
-  KVIST_TRY_VOID(Ask(recall, step_tokens, sequence, steps, [&](Token token, std::span<const float> logits) {
-    num_right += std::ranges::max_element(logits) - logits.begin() == token ? 1 : 0;
-    log_probability += LogProbability(token, logits);
-  }));
-  const auto num_tokens = static_cast<double>(recall.answer.size());
-  quality.found += num_right == num_tokens ? 1 : 0;
-  quality.right_tokens += num_right / num_tokens;
-  quality.log_probability += log_probability / num_tokens;
-  ++quality.num_asked;
-  return {};
-}
-
-Status CheckRecalls(const Model& model, std::span<const Recall> recalls) {
-  if (recalls.empty()) return Fail(ErrorCode::kInvalidArgument, "there is nothing to ask for");
-  for (const Recall& each : recalls) {
-    if (each.cue.empty() || each.answer.empty()) {
-      return Fail(ErrorCode::kInvalidArgument, "what is asked for needs a cue and an answer");
-    }
-    const auto num_tokens = std::ssize(each.context) + std::ssize(each.cue) + std::ssize(each.answer) - 1;
-    if (num_tokens <= model.context_length()) continue;
-    return Fail(ErrorCode::kInvalidArgument, "a context and what is asked of it have " + std::to_string(num_tokens) +
-                                                 " tokens; the model's context has " +
-                                                 std::to_string(model.context_length()));
-  }
-  return {};
-}
-
-int64_t NumRecallTokens(std::span<const Recall> recalls, std::span<const RetentionCase> cases) {
-  int64_t num_tokens = 0;
-  for (const Recall& each : recalls) {
-    num_tokens += (std::ssize(cases) + 1) * (std::ssize(each.cue) + std::ssize(each.answer) - 1);
-    for (const Form form : FormsOf(cases))
-      num_tokens += std::ssize(each.context) * (WantsRepetition(cases, form) ? 2 : 1);
-  }
-  return num_tokens;
-}
 
 }  // namespace
 
@@ -289,54 +159,12 @@ Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const To
     return invalid("a prefix must have at least 256 tokens, what follows it 2, and there must be a window");
   }
   KVIST_TRY_VOID(CheckWindows(model, text, options.num_windows, window_tokens));
-  Continuation continuation(model, cases, options, progress);
+  Windows windows(model, cases, options, progress);
   for (int i = 0; i < options.num_windows; ++i) {
     const auto window = text.subspan(Size(i * window_tokens), Size(window_tokens));
-    KVIST_TRY_VOID(continuation.RunWindow({window.begin(), window.end()}));
+    KVIST_TRY_VOID(windows.RunWindow({window.begin(), window.end()}));
   }
-  return continuation.Report(options.num_windows);
-}
-
-Result<RecallReport> MeasureRecall(Model& model, std::span<const Recall> recalls, std::span<const RetentionCase> cases,
-                                   const RetentionQualityOptions& options,
-                                   const std::function<bool(int64_t, int64_t)>& progress) {
-  KVIST_TRY_VOID(CheckCases(cases));
-  KVIST_TRY_VOID(CheckRecalls(model, recalls));
-  Caches caches(model, options.cache);
-  MeasuredSteps steps(model, NumRecallTokens(recalls, cases), progress);
-  RecallReport report;
-  for (const RetentionCase& each : cases) report.cases.push_back({.what = each});
-  for (const Recall& recall : recalls) {
-    KVIST_TRY(Cache* const base, caches.Of(kBaseForm));
-    Sequence without = base->Begin();
-    double log_probability = 0;
-    KVIST_TRY_VOID(
-        Ask(recall, MeasuredSteps::kScoredTokens, without, steps,
-            [&](Token token, std::span<const float> logits) { log_probability += LogProbability(token, logits); }));
-    report.no_context_log_probability += log_probability / double(recall.answer.size()) / double(recalls.size());
-    for (const Form form : FormsOf(cases)) {
-      KVIST_TRY(Cache* const cache, caches.Of(form));
-      Sequence whole = cache->Begin();
-      KVIST_TRY_VOID(ObserveAll(whole, cases));
-      KVIST_TRY_VOID(steps.Feed(whole, recall.context));
-      if (WantsRepetition(cases, form)) {
-        KVIST_TRY([[maybe_unused]] const double seconds, Repeat(model, options.repeat, whole, steps));
-      }
-      for (size_t i = 0; i < cases.size(); ++i) {
-        if (cases[i].form != form) continue;
-        Sequence sequence = whole.Fork();
-        KVIST_TRY_VOID(Apply(cases[i], std::ssize(recall.context), sequence));
-        KVIST_TRY_VOID(AskFor(recall, sequence, steps, report.cases[i]));
-      }
-    }
-  }
-  for (RecallQuality& each : report.cases) {
-    const auto count = static_cast<double>(each.num_asked);
-    each.found /= count;
-    each.right_tokens /= count;
-    each.log_probability /= count;
-  }
-  return report;
+  return windows.Report(options.num_windows);
 }
 
 }  // namespace kvist

@@ -12,6 +12,7 @@
 
 #include "engine/quality.h"
 #include "engine/repetition.h"
+#include "engine/retention_case.h"
 #include "kvist/error.h"
 #include "kvist/geometry.h"
 #include "kvist/retention.h"
@@ -19,19 +20,9 @@
 
 namespace kvist {
 
-// What giving up tokens, or reading less of them, does to a model's predictions. A text's prefix is computed with
-// nothing lost, a policy then gives up tokens of it, without having seen what comes, and the model goes on: with the
-// text itself, or with a question about something that was in the prefix (the passkey test of Landmark Attention,
-// 2305.16300).
-struct RetentionCase {
-  Form form;
-  RetentionPolicy policy = RetentionPolicy::kFull;
-  BudgetShape shape = BudgetShape::kUniform;
-  double keep = 1;          // share of the prefix's tokens
-  int64_t page_tokens = 0;  // that each later token reads, one at a time (Sequence::SelectPages); 0: all
-};
-
-struct RetentionQualityOptions {  // MeasureRecall looks at the last two
+// What a text's continuation loses by retention and page selection. A prefix is computed with nothing lost, a policy
+// then gives up tokens of it, without having seen what comes, and the model goes on with the text itself.
+struct RetentionQualityOptions {
   int64_t prefix_tokens = 4096;
   int64_t continuation_tokens = 256;
   int num_windows = 2;
@@ -48,6 +39,7 @@ struct RetentionQuality {
   double perplexity = 0;
   double recovered = 0;  // of what the prefix is worth, in nats: 1 as good as all of it, 0 as none of it
   double held_tokens = 0, held_bytes = 0, retain_s = 0;  // means over windows, when the continuation begins
+  double read_tokens = 0;  // by a lane at the last of its tokens (Sequence::num_read_tokens), mean over windows
 };
 
 struct RetentionQualityReport {
@@ -65,32 +57,5 @@ Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const To
                                                 std::span<const RetentionCase> cases,
                                                 const RetentionQualityOptions& options,
                                                 const std::function<bool(int64_t, int64_t)>& progress);
-
-// Something that was in a text and is asked for after tokens of the text have been given up: a pass key, or a passage
-// that is to be copied.
-struct Recall {
-  std::vector<Token> context;
-  std::vector<Token> cue;     // what asks for it: a question, or the passage's beginning
-  std::vector<Token> answer;  // 1 or more
-  double depth = 0;           // where it lies in the context, 0: first, 1: last
-};
-
-struct RecallQuality {
-  RetentionCase what;
-  int64_t num_asked = 0;
-  double found = 0;            // share of answers of which every token is the likeliest
-  double right_tokens = 0;     // share of the answers' tokens that are
-  double log_probability = 0;  // of an answer's token, mean, in nats
-};
-
-struct RecallReport {
-  double no_context_log_probability = 0;  // the same with the cue alone
-  std::vector<RecallQuality> cases;
-};
-
-// Errors as MeasureRetention.
-Result<RecallReport> MeasureRecall(Model& model, std::span<const Recall> recalls, std::span<const RetentionCase> cases,
-                                   const RetentionQualityOptions& options,
-                                   const std::function<bool(int64_t, int64_t)>& progress);
 
 }  // namespace kvist
