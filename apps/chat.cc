@@ -121,10 +121,11 @@ class Chat {
         break;
       }
       if (*line == "/quit") break;
-      const Status done = line->starts_with('/') ? DoCommand(*line) : Answer(*line);
+      const bool is_command = line->starts_with('/');
+      const Status done = is_command ? DoCommand(*line) : Answer(*line);
       if (done) continue;
-      const int line_code = Report(done.error());
-      if (!has_prompt) exit_code = line_code;
+      const int command_code = Report(done.error());
+      if (!has_prompt) exit_code = is_command ? command_code : kExitFailure;
     }
     if (arguments_.stats) ShowStatistics();
     return out_.ExitCode(exit_code);

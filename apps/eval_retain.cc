@@ -3,6 +3,7 @@
 #include "eval_retain.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <utility>
 
@@ -60,8 +61,8 @@ Json ParamsOf(const RetentionCase& what, Json params) {
   params["shape"] = BudgetShapeName(what.shape);
   params["keep"] = what.keep;
   params["pages"] = what.page_tokens;
-  params["retain_recent"] = what.retention().recent_tokens;
-  params["retain_sinks"] = what.retention().sink_tokens;
+  params["retain_recent_tokens"] = what.retention().recent_tokens;
+  params["retain_sink_tokens"] = what.retention().sink_tokens;
   return params;
 }
 
@@ -90,8 +91,9 @@ void WriteContinuation(const RetentionQualityReport& report, const RetentionQual
       " "
       "same top  perplexity  recovered\n");
   for (const RetentionQuality& each : report.cases) {
-    std::snprintf(text, sizeof(text), "%s  %7.0f  %7.0f  %10s  %8.2f s  %8.2e +- %7.1e  %6.2f%%  %10.5g  %8.1f%%\n",
-                  Name(each.what).c_str(), each.held_tokens, each.read_tokens, BytesText(each.held_bytes).c_str(),
+    const std::string read = each.what.page_tokens == 0 ? "all" : std::to_string(std::llround(each.read_tokens));
+    std::snprintf(text, sizeof(text), "%s  %7.0f  %7s  %10s  %8.2f s  %8.2e +- %7.1e  %6.2f%%  %10.5g  %8.1f%%\n",
+                  Name(each.what).c_str(), each.held_tokens, read.c_str(), BytesText(each.held_bytes).c_str(),
                   each.retain_s, each.kl.mean, each.kl.standard_error, 100 * each.same_top, each.perplexity,
                   100 * each.recovered);
     out.Write(text);
@@ -107,7 +109,6 @@ void WriteContinuationRecords(const RetentionQualityReport& report, const Json& 
         {"perplexity", each.perplexity},
         {"recovered", each.recovered},
         {"held_tokens", each.held_tokens},
-        {"read_tokens", each.read_tokens},
         {"kv_bytes", each.held_bytes},
         {"evict_s", each.retain_s},
         {"base_perplexity", report.base_perplexity},
@@ -117,6 +118,9 @@ void WriteContinuationRecords(const RetentionQualityReport& report, const Json& 
         {"repetition_s", report.repetition_s},
     };
     WriteMetrics(ParamsOf(each.what, params), metrics, out);
+    if (each.what.page_tokens == 0) continue;
+    const std::pair<std::string, Json> read[] = {{"read_tokens", each.read_tokens}};
+    WriteMetrics(ParamsOf(each.what, params), read, out);
   }
 }
 

@@ -25,9 +25,11 @@ Status CheckVocabularies(const LoadedModel& loaded) {
 }
 
 // Opens and closes them: the same fault told by Cache::Open would come after the model was read. Not before the model's
-// file was found: it makes folders.
+// file has been looked at: it makes folders, and room.
 Status TryTiers(const ModelArguments& arguments) {
-  KVIST_TRY([[maybe_unused]] const std::string path, FindModel(arguments.model));
+  if (arguments.tiers.empty()) return {};
+  KVIST_TRY(const std::string path, FindModel(arguments.model));
+  KVIST_TRY([[maybe_unused]] const auto file, GgufFile::Open(path));
   for (const std::string& spec : arguments.tiers) {
     KVIST_TRY([[maybe_unused]] const auto tier, OpenTier(spec));
   }

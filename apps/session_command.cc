@@ -53,7 +53,8 @@ int ReportNoStore(Error error) {
 
 // Of what was asked of a store that is there, or of the file that goes with it.
 int ReportOfStore(Error error, const SessionArguments& arguments) {
-  const bool is_of_file = !arguments.file.empty() && error.message.contains(arguments.file);
+  const bool is_of_file = !arguments.file.empty() && (error.message.contains(" " + arguments.file + ":") ||
+                                                      error.message.contains("file " + arguments.file));
   if (!is_of_file && !error.message.contains(arguments.store)) {
     error.message += " (in the store " + arguments.store + ")";
   }

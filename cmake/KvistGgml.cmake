@@ -36,4 +36,7 @@ message(STATUS "ggml ${GGML_VERSION} from ${ggml_DIR}")
 cmake_path(IS_PREFIX PROJECT_SOURCE_DIR "${ggml_DIR}" NORMALIZE KVIST_GGML_IS_OURS)
 if(KVIST_GGML_IS_OURS)
   file(GLOB KVIST_GGML_LIBRARIES "${ggml_DIR}/../../libggml*.so.[0-9]")
+  if(NOT KVIST_GGML_LIBRARIES)  # one of another making: found by its path
+    set(KVIST_GGML_IS_OURS OFF)
+  endif()
 endif()

@@ -196,7 +196,7 @@ class Cache {
 //   Commit()                               the tokens count from now on; fails where a layer's Append was left out, and
 //                                          where blocks had been spilled
 // Append and Attend stop the process when there is no such layer or worker, or no step under way. Attend may be left
-// out where nobody wants its result.
+// out where nobody wants its result and the sequence observes nothing (Observe).
 // Without Commit the next Prepare, Truncate or Remove forgets the step, and so does whatever changes the sequence or
 // how it is kept: Reuse, Retain, SetGrowth, SetSealing, SelectPages, ObserveRepeating. A Fork leaves it out.
 //
@@ -298,6 +298,7 @@ class Sequence {
   // what is noted for other policies stays. kInvalidArgument where it wants nothing. Cost: within the noise of a prompt
   // (docs/compression.md); memory beside the budget, for SmolLM2 4.4 MB for the last queries and as much for moments.
   Status Observe(RetentionPolicy policy);
+  bool is_observing() const;
   // For kvzip: the tokens of the next steps repeat tokens [begin, end) of the sequence, a few thousand at most, until
   // the next call; notes what each of them is attended to at most. Do it with a fork, chunk after chunk, and let the
   // sequence take over what the fork has noted. Tokens that nobody repeated count 0, those that came later 1.

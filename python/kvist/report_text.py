@@ -163,10 +163,13 @@ _WORDS = {  # key: (English, Chinese)
     "setting regime": ("Quantised", "量化时机"),
     "setting recent_tokens": ("Recent tokens", "近期 token"),
     "setting sink_tokens": ("Sink tokens", "起始 token"),
+    "setting retain_recent_tokens": ("Kept in any case, last tokens", "总是保留的近期 token"),
+    "setting retain_sink_tokens": ("Kept in any case, first tokens", "总是保留的起始 token"),
     "setting tokens": ("Tokens", "token 数"),
     "setting parts": ("Parts", "段数"),
     # Metrics of quality.
     "measure held_tokens": ("Held", "保存"),
+    "measure read_tokens": ("Read", "读取"),
     "measure kv_bytes": ("Keys and values", "键值"),
     "measure share_of_f16": ("… of f16's", "… 占 f16"),
     "measure bits": ("A number, sealed", "每个数（封存）"),

@@ -395,6 +395,9 @@ Status Sequence::SelectPages(const PageSelection& selection) {
 Status Sequence::Observe(RetentionPolicy policy) {
   return state_->Observe(policy);
 }
+bool Sequence::is_observing() const {
+  return state_->observer.has_value();
+}
 Status Sequence::ObserveRepeating(int64_t begin, int64_t end) {
   return state_->ObserveRepeating(begin, end);
 }

@@ -105,6 +105,9 @@ void Sequence::State::End() {
 void Sequence::State::TruncatePrefix(int64_t num_kept_tokens) {
   if (num_kept_tokens <= end_of_prefix) end_of_prefix = INT64_MAX;
   num_shared_blocks = std::min(num_shared_blocks, num_kept_tokens / core->geometry.block_tokens);
+  // Others may want what goes, and when the sequence ends it is no part of it any more.
+  const auto gone = std::span(chain).subspan(size_t(num_shared_blocks));
+  if (core->tiers && !gone.empty()) core->tiers->WriteBehind(core->prefixes->FindAll(gone));
   chain.resize(size_t(num_shared_blocks));
 }
 

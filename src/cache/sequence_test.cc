@@ -167,7 +167,10 @@ TEST_CASE("sequence: a step that lacks keys and values is not committed, and oth
     append(0);
     CHECK(refusal().find("layer 1;") != std::string::npos);
     append(1, {0, 2});
-    CHECK(refusal().find("1 of 2 workers") != std::string::npos);
+    CHECK(refusal().find("not all of 2 workers") != std::string::npos);
+    append(1, {0, 2});
+    CHECK(refusal().find("not all of 2 workers") != std::string::npos);
+    append(1, {1, 2});
     append(1, {1, 2});  // the step is still under way
     AttendAll(geometry, step, sequence);
     CHECK(sequence.CheckStep());

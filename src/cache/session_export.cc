@@ -214,8 +214,13 @@ class NewFile {
     if (file_.is_open()) unlink(temporary_path_.c_str());
   }
   const File& file() const { return file_; }
+  // A failure of it, told by the name it is to have.
+  Status OfFile(Status status) const {
+    if (!status) status.error().message = "can't write " + path_ + ": " + status.error().message;
+    return status;
+  }
   Status MoveToItsPlace() {
-    KVIST_TRY_VOID(Sync(file_));
+    KVIST_TRY_VOID(OfFile(Sync(file_)));
     if (std::rename(temporary_path_.c_str(), path_.c_str()) != 0) return SystemFailure("can't write " + path_);
     file_ = File();
     KVIST_TRY(const File folder, OpenFolder(FolderOf(path_)));
@@ -293,11 +298,11 @@ Result<SessionExport> ExportSession(DiskTier& disk, const std::string& name, con
   for (size_t i = 0; i < manifest->keys.size(); ++i) {
     const auto record = ReadStored(disk, manifest->keys[i]);
     if (!record) return About("session " + name + ": record " + RecordKeyName(manifest->keys[i]), record.error());
-    KVIST_TRY_VOID(WriteRecord(file.file(), head.file_bytes, *record));
+    KVIST_TRY_VOID(file.OfFile(WriteRecord(file.file(), head.file_bytes, *record)));
     head.file_bytes += record->file_bytes();
     KVIST_TRY_VOID(Tell(options.progress, i + 1, manifest->keys.size()));
   }
-  KVIST_TRY_VOID(WriteAt(file.file(), 0, EncodeHead(head)));
+  KVIST_TRY_VOID(file.OfFile(WriteAt(file.file(), 0, EncodeHead(head))));
   KVIST_TRY_VOID(file.MoveToItsPlace());
   return SessionExport{name, head.num_records, head.file_bytes};
 }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ class StepCalls {
   void Begin() {
     for (Layer& layer : layers_) {
       layer.num_appends.store(0, std::memory_order_relaxed);
+      layer.sum_of_workers.store(0, std::memory_order_relaxed);
       layer.is_attended_early.store(false, std::memory_order_relaxed);
     }
   }
@@ -30,6 +32,7 @@ class StepCalls {
   void NoteAppend(int layer, Worker worker) {
     Layer& of_layer = layers_[size_t(layer)];
     of_layer.num_workers.store(worker.count, std::memory_order_relaxed);
+    of_layer.sum_of_workers.fetch_add(worker.index + 1, std::memory_order_relaxed);
     of_layer.num_appends.fetch_add(1, std::memory_order_relaxed);
   }
   void NoteAttend(int layer) {
@@ -46,8 +49,8 @@ class StepCalls {
       if (layer.is_appended()) {
         what = "layer " + std::to_string(i) + " was attended to before its keys and values were appended";
       } else if (num_appends > 0) {
-        what = "only " + std::to_string(num_appends) + " of " + std::to_string(layer.num_workers.load()) +
-               " workers appended to layer " + std::to_string(i);
+        what = "not all of " + std::to_string(layer.num_workers.load()) + " workers appended to layer " +
+               std::to_string(i) + " (" + std::to_string(num_appends) + " calls)";
       }
       return Fail(ErrorCode::kFailedPrecondition, "a step that lacks something can't be committed: " + what +
                                                       "; prepare it again, and for each layer Append, then Attend");
@@ -57,12 +60,13 @@ class StepCalls {
 
  private:
   struct Layer {
-    std::atomic<int> num_appends{0};  // calls, one a worker
+    std::atomic<int> num_appends{0};         // calls, one a worker
+    std::atomic<int64_t> sum_of_workers{0};  // of their indices from 1 on: one that came twice stands for no other
     std::atomic<int> num_workers{1};
     std::atomic<bool> is_attended_early{false};
     bool is_appended() const {
-      const int num = num_appends.load(std::memory_order_relaxed);
-      return num > 0 && num >= num_workers.load(std::memory_order_relaxed);
+      const int64_t num = num_appends.load(std::memory_order_relaxed), of = num_workers.load(std::memory_order_relaxed);
+      return num > 0 && num % of == 0 && sum_of_workers.load(std::memory_order_relaxed) * 2 == num * (of + 1);
     }
   };
   std::vector<Layer> layers_;

@@ -89,6 +89,27 @@ TEST_CASE("tiers: a prefix from the disk of an earlier process gives the same bi
   }
 }
 
+TEST_CASE("tiers: a prompt whose tokens are given up, cut off or taken out is there for others, later too") {
+  std::mt19937 random(22);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const StepData text = RandomStep(random, geometry, 400);
+  const auto kept_after = [&](auto change) {
+    const TestFolder folder;
+    {
+      const auto cache = Cache::Open(geometry, Options(folder)).value();
+      Sequence sequence = cache->Begin();
+      RunRest(geometry, text, sequence);
+      change(sequence);
+    }
+    return Cache::Open(geometry, Options(folder)).value()->Begin().Reuse(text.tokens).num_tokens();
+  };
+  CHECK(kept_after([](Sequence& sequence) {
+          REQUIRE(sequence.Retain({.policy = RetentionPolicy::kKnorm, .recent_tokens = 32}, 100));
+        }) == 400);
+  CHECK(kept_after([](Sequence& sequence) { REQUIRE(sequence.Truncate(50)); }) == 400);
+  CHECK(kept_after([](Sequence& sequence) { REQUIRE(sequence.Remove(20, 300)); }) == 400);
+}
+
 TEST_CASE("tiers: what is prefetched is in memory when it is wanted, and takes no memory from others") {
   const TestFolder folder;
   std::mt19937 random(21);

@@ -64,7 +64,6 @@ class Generator::Run {
     return generation;
   }
 
-  // Of a lane, when tokens were last given up.
   bool IsCancelled() const { return events_.cancel != nullptr && *events_.cancel; }
 
   // True when the whole prompt is in the sequence, false when it was cancelled.
@@ -152,7 +151,7 @@ class Generator::Run {
   Continuation text_;
   ReuseReport reuse_;
   MovedReuse moved_;
-  const Retainer::GoesOn goes_on_ = [this] { return !IsCancelled(); };
+  const Retainer::GoesOn goes_on_ = [this] { return !text_.WhyFinished(IsCancelled()); };
   std::span<const float> logits_;
   int num_losses_ = 0;
 };
@@ -200,7 +199,8 @@ Result<ReuseReport> Generator::KeepCommonPrefix(std::span<const Token> prompt, c
   if (options.stream && (!stream_ || stream_->options() != *options.stream)) stream_.emplace(*options.stream);
   if (stream_ && stream_->num_slides() > 0) {  // the window is no prefix of anything
     ReuseReport report;
-    report.own_tokens = report.miss_position = sequence_.num_tokens();
+    report.own_tokens = report.miss_position = num_stored_tokens();
+    report.reason = MissReason::kUnshared;
     return report;
   }
   int64_t max_tokens = std::ssize(comparable);

@@ -129,7 +129,7 @@ class Windows {
       of_case.predictions.push_back(ComparePrediction(base_logits_[i], base_log_sums_[i], logits, rest[i + 1]));
     };
     KVIST_TRY_VOID(steps_.Score(sequence, rest, compare, StepTokens(cases_[index])));
-    of_case.read_tokens += sequence.num_read_tokens();
+    if (cases_[index].page_tokens > 0) of_case.read_tokens += sequence.num_read_tokens();
     return {};
   }
 

@@ -39,7 +39,8 @@ struct RetentionQuality {
   double perplexity = 0;
   double recovered = 0;  // of what the prefix is worth, in nats: 1 as good as all of it, 0 as none of it
   double held_tokens = 0, held_bytes = 0, retain_s = 0;  // means over windows, when the continuation begins
-  double read_tokens = 0;  // by a lane at the last of its tokens (Sequence::num_read_tokens), mean over windows
+  // By a lane, mean over windows, at the last token where pages are selected (Sequence::num_read_tokens); else 0.
+  double read_tokens = 0;
 };
 
 struct RetentionQualityReport {

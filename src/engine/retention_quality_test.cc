@@ -69,6 +69,7 @@ TEST_CASE("retention quality: pages read by each token lose nothing when they ar
   CHECK(report->cases[1].kl.mean == 0.0);
   CHECK(report->cases[2].kl.mean > 0);
   CHECK(report->cases[3].kl.mean > report->cases[2].kl.mean);
+  CHECK(report->cases[0].read_tokens == 0);
   CHECK(report->cases[1].read_tokens == 296);
   CHECK(report->cases[3].read_tokens < report->cases[2].read_tokens);
 }

@@ -26,6 +26,8 @@ using Step = std::vector<StepItem>;
 struct GraphSize {
   int64_t num_tokens = 0;
   int64_t num_outputs = 0;
+  // Whether a sequence notes what its queries attend to: then all layers attend, also where nobody wants an output.
+  bool is_observed = false;
   bool operator==(const GraphSize&) const = default;
 };
 

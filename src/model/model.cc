@@ -54,6 +54,7 @@ GraphSize SizeOf(std::span<const BatchItem> batch) {
   for (const BatchItem& item : batch) {
     size.num_tokens += static_cast<int64_t>(item.tokens.size());
     size.num_outputs += NumOutputs(item);
+    size.is_observed |= item.sequence->is_observing();
   }
   return size;
 }

@@ -292,6 +292,27 @@ TEST_CASE("model: logits do not depend on pieces, batch or threads") {
   }
 }
 
+TEST_CASE("model: what a sequence observes does not depend on which logits are wanted") {
+  const TinyModel tiny;
+  const Opened rig = OpenOrFail(tiny, {.num_threads = 1});
+  const std::vector<Token> tokens = RandomTokens(200, tiny.vocabulary, 8);
+  for (const RetentionPolicy policy : {RetentionPolicy::kH2o, RetentionPolicy::kSnapKv, RetentionPolicy::kExpected}) {
+    CAPTURE(RetentionPolicyName(policy));
+    std::vector<std::vector<int64_t>> kept;  // of the last layer
+    for (const LogitsWanted wanted : {LogitsWanted::kNone, LogitsWanted::kAll}) {
+      Sequence sequence = rig.cache->Begin();
+      REQUIRE(sequence.Observe(policy));
+      for (const size_t begin : {0, 100}) {
+        const BatchItem item{.sequence = &sequence, .tokens = std::span(tokens).subspan(begin, 100), .logits = wanted};
+        REQUIRE(rig.model->Forward(std::span(&item, 1)));
+      }
+      REQUIRE(sequence.Retain({.policy = policy, .recent_tokens = 16, .sink_tokens = 0}, 80));
+      kept.push_back(sequence.HeldPositions(int(rig.model->geometry().layers.size()) - 1, 0));
+    }
+    CHECK(kept[0] == kept[1]);
+  }
+}
+
 TEST_CASE("model: weights as f32 give what the file's own f32 gives; fingerprints tell them apart") {
   TinyModel tiny;
   const Opened mapped = OpenOrFail(tiny);

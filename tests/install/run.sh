@@ -44,7 +44,8 @@ c++ -std=c++23 -Wall -Wextra -Werror -Wno-unused-variable -I "$work/prefix/inclu
   -o "$work/readme.o" || fail "the C++ example of README.md does not compile"
 
 # The same by pkg-config, as whoever has no CMake links.
-export PKG_CONFIG_PATH=$work/prefix/lib/pkgconfig
+pc=$(find "$work/prefix" -name kvist.pc)
+export PKG_CONFIG_PATH=${pc%/kvist.pc} LD_LIBRARY_PATH=${pc%/pkgconfig/kvist.pc}
 read -ra flags < <(pkg-config --cflags --libs kvist) || fail "pkg-config does not find kvist"
 c++ -std=c++23 "$source/examples/hello_cache.cc" "${flags[@]}" -o "$work/by_pkg_config" ||
   fail "what pkg-config says does not link"

@@ -761,7 +761,7 @@ class Chat(ProgramTest):
         (all_read,) = self.objects(run(*command, "--pages=1024", "--json"))
         self.assertEqual((all_read["paged"]["steps"], all_read["paged"]["selecting_steps"]), (7, 0))
         told = run(*command, "--pages=128", "--stats").stderr.decode()
-        self.assertRegex(told, r"\npages +7 of 7 steps left out blocks: a lane read \\d+ of \d+ tokens\n")
+        self.assertRegex(told, r"\npages +7 of 7 steps left out blocks: a lane read \d+ of \d+ tokens\n")
         self.assertNotIn("window", told)
         told = run(*command, "--stream=window=256,overlap=64", "--stats").stderr.decode()
         self.assertRegex(told, r"\nwindow +slid 1 time; \d+ tokens have left it\n")
