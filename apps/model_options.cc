@@ -84,6 +84,7 @@ void AddTierOption(CLI::App* command, ModelArguments* arguments) {
       ->add_option("--tier", arguments->tiers,
                    "Where prefixes are kept when memory is short and between runs, the fastest first: "
                    "disk:PATH,size=8G or redis://HOST:PORT,ttl=SECONDS (docs/tiers.md)")
+      ->check(CheckTier)
       ->type_name("SPEC")
       ->expected(1)
       ->allow_extra_args(false)

@@ -12,6 +12,7 @@
 #include "kvist/growth.h"
 #include "model/model.h"
 #include "threads.h"
+#include "tier/open_tier.h"
 
 namespace kvist {
 namespace {
@@ -73,6 +74,11 @@ std::string RetentionPolicyNames() {
     names += std::string(names.empty() ? "" : ", ") + RetentionPolicyName(policy);
   }
   return names;
+}
+
+std::string CheckTier(const std::string& text) {
+  const Status readable = CheckTierSpec(text);
+  return readable ? "" : readable.error().message;
 }
 
 std::string CheckStream(const std::string& text) {

@@ -19,6 +19,7 @@ std::string CheckStream(const std::string& text);
 std::string CheckPhase(const std::string& text);
 std::string CheckSequences(const std::string& text);  // as many as one step of a model takes
 std::string CheckThreads(const std::string& text);
+std::string CheckTier(const std::string& text);
 std::string CheckWeights(const std::string& text);
 
 std::string RetentionPolicyNames();  // "full, window, ...", for help

@@ -10,6 +10,7 @@
 #include "commands.h"
 #include "inspect_store.h"
 #include "model_path.h"
+#include "option_checks.h"
 #include "record.h"
 #include "report.h"
 #include "store_view.h"
@@ -225,6 +226,7 @@ void AddStoreOptions(CLI::App* command, const std::shared_ptr<SessionArguments>&
             }
           },
           "Or the tiers as the chat had them: disk:PATH; its size does not count here")
+      ->check(CheckTier)
       ->type_name("SPEC")
       ->expected(1)
       ->allow_extra_args(false)

@@ -9,6 +9,8 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
+#include <variant>
 
 #include "tier/disk_tier.h"
 #include "tier/redis_tier.h"
@@ -72,7 +74,13 @@ Result<Options> TakeOptions(std::string_view spec, std::string_view& rest,
   }
 }
 
-Result<std::unique_ptr<Tier>> OpenDisk(std::string_view spec, std::string_view rest) {
+struct DiskSpec {
+  std::string path;
+  DiskTierOptions options;
+};
+using TierSpec = std::variant<DiskSpec, RedisTierOptions>;
+
+Result<TierSpec> ParseDisk(std::string_view spec, std::string_view rest) {
   DiskTierOptions options;
   KVIST_TRY(const Options given, TakeOptions(spec, rest, {"size"}));
   if (const auto size = given.find("size"); size != given.end()) {
@@ -81,7 +89,7 @@ Result<std::unique_ptr<Tier>> OpenDisk(std::string_view spec, std::string_view r
     options.limit_bytes = *bytes;
   }
   if (rest.empty()) return Wrong(spec, "the path of a folder is missing");
-  return DiskTier::Open(std::string(rest), options);
+  return DiskSpec{std::string(rest), options};
 }
 
 // [[USER]:PASSWORD@]HOST[:PORT][/DATABASE]
@@ -115,7 +123,7 @@ Status ParseAddress(std::string_view spec, std::string_view rest, RedisTierOptio
   return {};
 }
 
-Result<std::unique_ptr<Tier>> OpenRedis(std::string_view spec, std::string_view rest, bool uses_tls) {
+Result<TierSpec> ParseRedis(std::string_view spec, std::string_view rest, bool uses_tls) {
   RedisTierOptions options;
   options.uses_tls = uses_tls;
   KVIST_TRY(const Options given, TakeOptions(spec, rest, {"ttl", "prefix", "timeout"}));
@@ -132,16 +140,27 @@ Result<std::unique_ptr<Tier>> OpenRedis(std::string_view spec, std::string_view 
   }
   if (const auto prefix = given.find("prefix"); prefix != given.end()) options.prefix = prefix->second;
   KVIST_TRY_VOID(ParseAddress(spec, rest, options));
-  return RedisTier::Open(options);
+  return options;
+}
+
+Result<TierSpec> ParseTier(std::string_view spec) {
+  if (IsDiskSpec(spec)) return ParseDisk(spec, spec.substr(5));
+  if (spec.starts_with("redis://")) return ParseRedis(spec, spec.substr(8), false);
+  if (spec.starts_with("rediss://")) return ParseRedis(spec, spec.substr(9), true);
+  return Wrong(spec, "there is no such kind");
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Tier>> OpenTier(std::string_view spec) {
-  if (IsDiskSpec(spec)) return OpenDisk(spec, spec.substr(5));
-  if (spec.starts_with("redis://")) return OpenRedis(spec, spec.substr(8), false);
-  if (spec.starts_with("rediss://")) return OpenRedis(spec, spec.substr(9), true);
-  return Wrong(spec, "there is no such kind");
+  KVIST_TRY(const TierSpec parsed, ParseTier(spec));
+  if (const auto* disk = std::get_if<DiskSpec>(&parsed)) return DiskTier::Open(disk->path, disk->options);
+  return RedisTier::Open(std::get<RedisTierOptions>(parsed));
+}
+
+Status CheckTierSpec(std::string_view spec) {
+  KVIST_TRY([[maybe_unused]] const TierSpec parsed, ParseTier(spec));
+  return {};
 }
 
 bool IsDiskSpec(std::string_view spec) {

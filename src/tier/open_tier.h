@@ -14,6 +14,8 @@ namespace kvist {
 //   redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE][,ttl=SECONDS][,prefix=TEXT][,timeout=MS]   rediss:// with TLS
 // kInvalidArgument says what is wrong with it and what it should look like; errors of DiskTier and RedisTier.
 Result<std::unique_ptr<Tier>> OpenTier(std::string_view spec);
+// The first of these errors alone: whether it can be read. Opens nothing.
+Status CheckTierSpec(std::string_view spec);
 // Whether it names a disk tier, or tries to.
 bool IsDiskSpec(std::string_view spec);
 

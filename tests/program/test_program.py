@@ -169,15 +169,15 @@ class WithoutModel(ProgramTest):
             for word in (*policies, *shapes, "snapkv:keep=0.5,", "margin=", "recent=", "sinks=", "kvist eval --retain"):
                 self.assertIn(word, help_text)
 
-    def test_tiers_are_tried_before_a_model_is_read(self):
+    def test_tiers_are_looked_at_before_a_model_is_read(self):
         broken, store = self.file("broken.gguf", b"hello " * 99), self.folder / "store"
         for command in (("generate", "-p", "x"), ("chat",)):
             with self.subTest(command):
                 command = (*command, "-m", broken, "--tier")
                 self.assert_fails(run(*command, "disk:"), 2, "tier 'disk:'", "missing")
                 self.assert_fails(run(*command, "disk:x,size=much"), 2, "'much' is no size")
-                self.assert_fails(run(*command, f"disk:{broken}/store"), 1, f"{broken}/store")
                 self.assert_fails(run(*command, f"disk:{store}"), 1, "broken.gguf")
+                self.assertFalse(store.exists())  # nothing is made for a model that can't be used
         other = self.folder / "other"
         self.assert_fails(run("generate", "-m", "nonesuch", "-p", "x", "--tier", f"disk:{other}"), 1, "nonesuch")
         self.assertFalse(other.exists())
@@ -307,6 +307,10 @@ class WithModel(ProgramTest):
             start = file.read(3_000_000)
         cut = self.file("cut.gguf", start)
         self.assert_fails(run("generate", "-m", cut, "-p", "x"), 1, "cut.gguf")
+
+    def test_a_tier_that_cannot_be_is_told(self):
+        in_a_file = str(self.file("file", b"")) + "/store"
+        self.assert_fails(self.generate("-n", 1, "--tier", f"disk:{in_a_file}"), 1, in_a_file)
 
     def test_text_goes_to_stdout_and_statistics_to_stderr(self):
         result = self.generate("-n", 6, "--stats")
