@@ -67,7 +67,7 @@ std::string RetainHelp() {
   return "Give up tokens once the prompt is computed, and while the answer grows, as in " + RetainSpec(defaults) +
          ", which are the defaults of the options; or with tokens=1024 instead of keep. Policies: " +
          RetentionPolicyNames() + "; shapes: " + shapes +
-         " (docs/compression.md). `kvist eval --retain` takes a list of policies instead";
+         " (kvzip's own; docs/compression.md). `kvist eval --retain` takes a list of policies instead";
 }
 
 }  // namespace

@@ -23,6 +23,8 @@ Result<RetainSettings> ParseRetain(std::string_view text) {
   KVIST_TRY(const Spec spec, ParseSpec(kWhat, text, {"keep", "tokens", "shape", "margin", "recent", "sinks"}));
   RetainSettings settings;
   KVIST_TRY(settings.options.policy, ParseRetentionPolicy(spec.name));
+  // As its paper has it, and a quarter of the loss (docs/compression.md).
+  if (settings.options.policy == RetentionPolicy::kKvzip) settings.options.shape = BudgetShape::kGlobal;
   for (const auto& value : spec.values) {
     const auto& [key, written] = value;
     if (key == "keep") {

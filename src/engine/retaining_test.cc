@@ -45,6 +45,9 @@ TEST_CASE("retaining: settings are read, written, and refused with what is wrong
     CHECK(ParseRetain(RetainSpec(ParseRetain(spec).value())).value() == ParseRetain(spec).value());
   }
   CHECK_FALSE(ParseRetain("full")->is_on());
+  CHECK(ParseRetain("kvzip:keep=0.5")->options.shape == BudgetShape::kGlobal);
+  CHECK(ParseRetain("kvzip:keep=0.5,shape=uniform")->options.shape == BudgetShape::kUniform);
+  CHECK(ParseRetain("h2o:keep=0.5")->options.shape == BudgetShape::kUniform);
   const std::pair<const char*, const char*> wrong[] = {
       {"best", "snapkv"},           {"snapkv:keep=2", "0.01 to 1"},    {"snapkv:tokens=0", "whole number"},
       {"snapkv:size=3", "margin"},  {"snapkv:keep", "key=value"},      {"knorm:shape=adaptive", "compared"},
