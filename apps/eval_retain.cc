@@ -87,9 +87,8 @@ void WriteContinuation(const RetentionQualityReport& report, const RetentionQual
     out.Write(text);
   }
   out.Write(
-      "\n\nform     policy        shape      keep  pages     held     read          KV  evicted in  KL from f32        "
-      " "
-      "same top  perplexity  recovered\n");
+      "\n\nform     policy        shape      keep  pages     held     read          KV  evicted in  "
+      "KL from f32         same top  perplexity  recovered\n");
   for (const RetentionQuality& each : report.cases) {
     const std::string read = each.what.page_tokens == 0 ? "all" : std::to_string(std::llround(each.read_tokens));
     std::snprintf(text, sizeof(text), "%s  %7.0f  %7s  %10s  %8.2f s  %8.2e +- %7.1e  %6.2f%%  %10.5g  %8.1f%%\n",

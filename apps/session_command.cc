@@ -207,9 +207,7 @@ int RunImport(const SessionArguments& arguments) {
 // Of the first disk tier, where a chat with these saves; nothing if there is none.
 std::string StoreOfTiers(const std::vector<std::string>& specs) {
   const auto disk = std::ranges::find_if(specs, IsDiskSpec);
-  if (disk == specs.end()) return "";
-  const std::string path = disk->substr(disk->find(':') + 1);
-  return path.substr(0, path.rfind(",size="));
+  return disk == specs.end() ? "" : DiskPathOf(*disk).value_or("");
 }
 
 void AddStoreOptions(CLI::App* command, const std::shared_ptr<SessionArguments>& arguments) {

@@ -216,8 +216,8 @@ class NewFile {
   const File& file() const { return file_; }
   // A failure of it, told by the name it is to have.
   Status OfFile(Status status) const {
-    if (!status) status.error().message = "can't write " + path_ + ": " + status.error().message;
-    return status;
+    if (status) return status;
+    return About("can't write " + path_, status.error());
   }
   Status MoveToItsPlace() {
     KVIST_TRY_VOID(OfFile(Sync(file_)));

@@ -50,8 +50,8 @@ enum class FinishReason : uint8_t {
 // "end", "stop", "length", "context", "cancelled" as used in JSON output.
 const char* FinishReasonName(FinishReason reason);
 
-// Decode steps of a text that selects pages. Tokens are those of a lane, mean over
-// lanes without a window, summed over the steps that left out some.
+// Decode steps of a text that selects pages. Tokens are those of a lane, mean over lanes without a window, summed over
+// the steps that left out some.
 struct PagesStats {
   int64_t num_steps = 0;
   int64_t num_selecting_steps = 0;  // of them, that left out some

@@ -14,7 +14,6 @@
 namespace kvist {
 namespace {
 
-constexpr Form kBaseForm{Codec::kF32, Codec::kF32};
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Tokens of a step: as many as a prompt is fed in, and few enough that the logits of all fit in memory.
 constexpr int64_t kPieceTokens = 128;

@@ -15,6 +15,9 @@
 
 namespace kvist {
 
+// What the predictions of other forms are compared with.
+inline constexpr Form kBaseForm{Codec::kF32, Codec::kF32};
+
 // What storing keys and values in a form does to a model's predictions, beside a base that loses nothing: keys and
 // values in f32, same model, same kernels, same tokens.
 //

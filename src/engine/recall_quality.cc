@@ -11,8 +11,6 @@
 namespace kvist {
 namespace {
 
-constexpr Form kBaseForm{Codec::kF32, Codec::kF32};
-
 // visit(token, logits) for each token of the answer, after the cue.
 template <class Visit>
 Status Ask(const Recall& recall, int64_t step_tokens, Sequence& sequence, MeasuredSteps& steps, Visit visit) {

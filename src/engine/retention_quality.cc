@@ -14,7 +14,6 @@ namespace kvist {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr Form kBaseForm{Codec::kF32, Codec::kF32};
 
 size_t Size(int64_t count) {
   return static_cast<size_t>(count);

@@ -119,16 +119,12 @@ class Builder {
     queries = Rotate(NormIf(queries, layer.query_norm), operation.geometry->rope);
     keys = Rotate(NormIf(keys, layer.key_norm), operation.geometry->rope);
     ggml_tensor* appended = Append(keys, values, operation);
-    const bool is_the_end = last && graph_.size.num_outputs == 0;  // nobody reads beyond the last keys and values
-    if (is_the_end && !graph_.size.is_observed) {
-      ggml_build_forward_expand(graph_.nodes, appended);
+    if (last && graph_.size.num_outputs == 0) {  // nobody reads beyond the last keys and values, but who observes
+      ggml_build_forward_expand(graph_.nodes,
+                                graph_.size.is_observed ? Attend(queries, appended, operation) : appended);
       return state;
     }
     ggml_tensor* attended = Attend(queries, appended, operation);
-    if (is_the_end) {
-      ggml_build_forward_expand(graph_.nodes, attended);
-      return state;
-    }
     if (last && graph_.rows != nullptr) {  // from here on only the wanted tokens
       attended = ggml_get_rows(context_, attended, graph_.rows);
       state = ggml_get_rows(context_, state, graph_.rows);

@@ -163,6 +163,12 @@ Status CheckTierSpec(std::string_view spec) {
   return {};
 }
 
+std::optional<std::string> DiskPathOf(std::string_view spec) {
+  const auto parsed = ParseTier(spec);
+  const auto* disk = parsed ? std::get_if<DiskSpec>(&*parsed) : nullptr;
+  return disk == nullptr ? std::nullopt : std::optional(disk->path);
+}
+
 bool IsDiskSpec(std::string_view spec) {
   return spec.starts_with("disk:");
 }

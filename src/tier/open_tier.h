@@ -3,6 +3,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include "tier/tier.h"
@@ -16,6 +18,8 @@ namespace kvist {
 Result<std::unique_ptr<Tier>> OpenTier(std::string_view spec);
 // The first of these errors alone: whether it can be read. Opens nothing.
 Status CheckTierSpec(std::string_view spec);
+// The folder of a disk tier; nothing for another tier, or a specification that can't be read.
+std::optional<std::string> DiskPathOf(std::string_view spec);
 // Whether it names a disk tier, or tries to.
 bool IsDiskSpec(std::string_view spec);
 
