@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kLongTokens = 131'072;
 
-struct Arguments {
+struct AttentionArguments {
   AttentionBench bench = {.forms = {"f16"},
                           .ggml_types = {"f16"},
                           .phases = {"decode"},
@@ -120,7 +120,7 @@ void WriteTable(const AttentionResults& results, Output& out) {
   }
 }
 
-Result<AttentionResults> Measure(const Arguments& arguments) {
+Result<AttentionResults> Measure(const AttentionArguments& arguments) {
   AttentionBench bench = arguments.bench;
   if (arguments.with_long && std::ranges::find(bench.tokens, kLongTokens) == bench.tokens.end()) {
     bench.tokens.push_back(kLongTokens);
@@ -135,7 +135,7 @@ Result<AttentionResults> Measure(const Arguments& arguments) {
   });
 }
 
-int RunAttention(const Arguments& arguments) {
+int RunAttention(const AttentionArguments& arguments) {
   CatchInterrupts(true);
   const auto results = Measure(arguments);
   if (!results) return Report(results.error());
@@ -150,7 +150,7 @@ void AddBenchAttention(CLI::App* bench, Command* chosen) {
   CLI::App* command = bench->add_subcommand("attention",
                                             "Attention of all layers over stored keys and values, beside "
                                             "ggml's flash attention and what the machine can do, in the same run");
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<AttentionArguments>();
   AttentionBench* options = &arguments->bench;
   command->add_option("--geometry", options->models, "Shapes of the models: smollm2, gemma3, llama3-8b, qwen2.5-7b")
       ->delimiter(',')

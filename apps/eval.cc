@@ -22,7 +22,7 @@
 namespace kvist {
 namespace {
 
-struct Arguments {
+struct EvalArguments {
   ModelArguments model;
   std::optional<std::string> golden_path;
   std::optional<std::string> text_path;
@@ -59,7 +59,7 @@ std::string ReportText(const GoldenReport& report, const Golden& golden) {
          "\n" + numbers;
 }
 
-Status EvalGolden(const Arguments& arguments, Output& out) {
+Status EvalGolden(const EvalArguments& arguments, Output& out) {
   if (arguments.forms.size() > 1) {
     return Fail(ErrorCode::kInvalidArgument, "--golden compares one form at a time; give one with --form");
   }
@@ -87,7 +87,7 @@ std::vector<std::string> Ladder() {
 }
 
 // Forms by name, or every pair of codecs, or the ladder.
-Result<std::vector<Form>> FormsOf(const Arguments& arguments) {
+Result<std::vector<Form>> FormsOf(const EvalArguments& arguments) {
   std::vector<std::string> names = arguments.forms;
   for (const std::string& k : arguments.k_codecs) {
     for (const std::string& v : arguments.v_codecs) names.push_back(k + "/" + v);
@@ -125,7 +125,7 @@ std::vector<Token> Tokenize(const std::string& text, const Tokenizer& tokenizer)
 }
 
 // What is held fixed in every measurement on a text.
-Json TextParams(const Arguments& arguments, const LoadedModel& loaded) {
+Json TextParams(const EvalArguments& arguments, const LoadedModel& loaded) {
   const QualityOptions& quality = arguments.quality;
   return {{"text", std::filesystem::path(*arguments.text_path).stem().string()},
           {"model", ModelName(loaded)},
@@ -135,7 +135,7 @@ Json TextParams(const Arguments& arguments, const LoadedModel& loaded) {
           {"sink_tokens", quality.cache.sealing.sink_tokens}};
 }
 
-Json QualityParams(const Arguments& arguments, Json params) {
+Json QualityParams(const EvalArguments& arguments, Json params) {
   const QualityOptions& quality = arguments.quality;
   params["context"] = quality.window_tokens;
   params["windows"] = quality.num_windows;
@@ -143,7 +143,7 @@ Json QualityParams(const Arguments& arguments, Json params) {
   return params;
 }
 
-Status EvalText(const Arguments& arguments, Output& out) {
+Status EvalText(const EvalArguments& arguments, Output& out) {
   KVIST_TRY(const std::vector<Form> forms, FormsOf(arguments));
   KVIST_TRY(const std::string text, ReadText(*arguments.text_path));
   KVIST_TRY(const LoadedModel loaded, LoadModelOnly(arguments.model));
@@ -172,7 +172,7 @@ Status EvalText(const Arguments& arguments, Output& out) {
   return {};
 }
 
-Status Eval(const Arguments& arguments, Output& out) {
+Status Eval(const EvalArguments& arguments, Output& out) {
   if (arguments.golden_path.has_value() == arguments.text_path.has_value()) {
     return Fail(ErrorCode::kInvalidArgument,
                 "give either a text with -f FILE or a file of recorded values with --golden FILE");
@@ -180,13 +180,13 @@ Status Eval(const Arguments& arguments, Output& out) {
   return arguments.golden_path ? EvalGolden(arguments, out) : EvalText(arguments, out);
 }
 
-int RunEval(const Arguments& arguments) {
+int RunEval(const EvalArguments& arguments) {
   Output out;
   const Status status = Eval(arguments, out);
   return status ? out.ExitCode(kExitOk) : Report(status.error());
 }
 
-void AddFormOptions(CLI::App* command, CLI::Option* text, Arguments* arguments) {
+void AddFormOptions(CLI::App* command, CLI::Option* text, EvalArguments* arguments) {
   CLI::Option* forms =
       command
           ->add_option("--form", arguments->forms,
@@ -237,7 +237,7 @@ void AddQualityOptions(CLI::App* command, CLI::Option* text, QualityOptions* opt
 void AddEvalCommand(CLI::App& program, Command* chosen) {
   CLI::App* command = program.add_subcommand(
       "eval", "Measure what the forms of keys and values lose, or compare with recorded right values");
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<EvalArguments>();
   CLI::Option* text = command
                           ->add_option("-f,--file", arguments->text_path,
                                        "A text: how far a model's predictions with each form are from those with f32")

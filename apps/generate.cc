@@ -16,12 +16,12 @@
 namespace kvist {
 namespace {
 
-struct Arguments : GenerateArguments {
+struct PromptArguments : GenerateArguments {
   std::optional<std::string> prompt;
   std::optional<std::string> prompt_path;
 };
 
-Result<std::string> ReadPrompt(const Arguments& arguments) {
+Result<std::string> ReadPrompt(const PromptArguments& arguments) {
   if (arguments.prompt.has_value() == arguments.prompt_path.has_value()) {
     return Fail(ErrorCode::kInvalidArgument, "give the prompt either with -p TEXT or with -f FILE");
   }
@@ -36,7 +36,8 @@ Result<std::string> ReadPrompt(const Arguments& arguments) {
   return text;
 }
 
-Result<std::vector<Token>> Tokenize(const Arguments& arguments, const LoadedModel& loaded, const std::string& prompt) {
+Result<std::vector<Token>> Tokenize(const PromptArguments& arguments, const LoadedModel& loaded,
+                                    const std::string& prompt) {
   if (!arguments.use_template) return loaded.tokenizer->Encode(prompt);
   KVIST_TRY(Conversation conversation, Conversation::Open(*loaded.file, true, arguments.system));
   conversation.Add("user", prompt);
@@ -44,8 +45,8 @@ Result<std::vector<Token>> Tokenize(const Arguments& arguments, const LoadedMode
 }
 
 // Memory is told as the text took it, tiers as they are when it has been written to them: when its sequence has ended.
-void Tell(const Generation& generation, const Arguments& arguments, const LoadedModel& loaded, Generator& generator,
-          Output& out) {
+void Tell(const Generation& generation, const PromptArguments& arguments, const LoadedModel& loaded,
+          Generator& generator, Output& out) {
   const bool has_statistics = arguments.stats || generation.finish == FinishReason::kCancelled;
   Json object;
   std::string statistics;
@@ -63,7 +64,7 @@ void Tell(const Generation& generation, const Arguments& arguments, const Loaded
   if (has_statistics) std::fputs((statistics + TiersText(*loaded.cache)).c_str(), stderr);
 }
 
-Status Generate(const Arguments& arguments, Output& out) {
+Status Generate(const PromptArguments& arguments, Output& out) {
   KVIST_TRY(const std::string prompt, ReadPrompt(arguments));
   KVIST_TRY(const LoadedModel loaded, LoadModel(ModelToLoad(arguments)));
   KVIST_TRY(const std::vector<Token> tokens, Tokenize(arguments, loaded, prompt));
@@ -77,7 +78,7 @@ Status Generate(const Arguments& arguments, Output& out) {
   return {};
 }
 
-int RunGenerate(const Arguments& arguments) {
+int RunGenerate(const PromptArguments& arguments) {
   CatchInterrupts(true);
   Output out;
   const Status status = Generate(arguments, out);
@@ -87,7 +88,7 @@ int RunGenerate(const Arguments& arguments) {
 }  // namespace
 
 void AddGenerateCommand(CLI::App& program, Command* chosen) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<PromptArguments>();
   CLI::App* command = program.add_subcommand("generate", "Continue a text");
   command->add_option("-p,--prompt", arguments->prompt, "The text to continue")->type_name("TEXT");
   command->add_option("-f,--file", arguments->prompt_path, "A file of it, taken as it is; - is standard input")

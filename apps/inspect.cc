@@ -89,13 +89,6 @@ Json InspectionJson(const GgufFile& file, const ModelConfig& config) {
           {"kv", KvJson(config)}};
 }
 
-std::string Bytes(const Json& number) {
-  return BytesText(number.get<double>());
-}
-std::string Number(const Json& number) {
-  return std::to_string(number.get<int64_t>());
-}
-
 std::string GroupsText(const Json& groups) {
   std::string text;
   for (const Json& group : groups) {

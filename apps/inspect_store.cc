@@ -43,12 +43,6 @@ std::string Count(uint64_t number, const std::string& what) {
 std::string Text(const Json& text) {
   return PrintableText(text.get<std::string>());
 }
-std::string Number(const Json& number) {
-  return std::to_string(number.get<uint64_t>());
-}
-std::string Bytes(const Json& number) {
-  return BytesText(number.get<double>());
-}
 std::string Age(const Json& time_s) {
   return AgeText(time_s.get<int64_t>());
 }
@@ -216,6 +210,14 @@ std::string SessionsText(const std::vector<Json>& sessions) {
                     session["fault"].is_null() ? records : Text(session["fault"])});
   }
   return TableText(rows, 3);
+}
+
+std::string Number(const Json& number) {
+  return std::to_string(number.get<int64_t>());
+}
+
+std::string Bytes(const Json& number) {
+  return BytesText(number.get<double>());
 }
 
 std::string AgeText(int64_t time_s) {

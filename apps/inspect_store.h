@@ -24,6 +24,8 @@ int InspectStore(const std::string& path, const InspectStoreOptions& options);
 Json SessionJson(const StoreView::Session& session);
 std::string SessionsText(const std::vector<Json>& sessions);
 
+std::string Number(const Json& number);            // a whole one
+std::string Bytes(const Json& number);             // "22.5 KiB"
 std::string AgeText(int64_t time_s);               // "5 min" ago; from seconds since 1970
 std::string PrintableText(std::string_view text);  // without what a terminal would obey
 // A line of an inspection: labels take the same width.

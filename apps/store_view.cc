@@ -14,8 +14,6 @@
 namespace kvist {
 namespace {
 
-constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
-
 bool IsFolder(const std::string& path) {
   struct stat stat;
   return lstat(path.c_str(), &stat) == 0 && S_ISDIR(stat.st_mode);

@@ -38,8 +38,30 @@ function(kvist_target_defaults target)
   endif()
 endfunction()
 
-# For sources whose own speed nobody waits for: the program's command lines (CLI11 is all templates) and tests. Half the
+# For a target whose own speed nobody waits for: the program's command lines (CLI11 is all templates) and tests. Half the
 # time of compiling them goes into optimising.
-function(kvist_compile_quickly)
-  set_property(SOURCE ${ARGN} APPEND PROPERTY COMPILE_OPTIONS $<$<CONFIG:Release,RelWithDebInfo>:-O1$<SEMICOLON>-g1>)
+function(kvist_compile_quickly target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release,RelWithDebInfo>:-O1$<SEMICOLON>-g1>)
+endfunction()
+
+# Files of one folder are compiled some at a time: most of what a file takes is reading headers. What they declare in
+# anonymous namespaces must have different names then; tests are each in a namespace of their own. Not those of kernels
+# and micro-benchmarks: they open instruction sets.
+function(kvist_compile_together target)
+  if(NOT KVIST_UNITY)
+    return()
+  endif()
+  set(most_files 12)
+  get_target_property(sources ${target} SOURCES)
+  foreach(source IN LISTS sources)
+    get_filename_component(folder "${source}" DIRECTORY)
+    get_filename_component(folder "${folder}" NAME)
+    if(source MATCHES "/(kernels|micro)/" AND NOT source MATCHES "_test\\.cc$")
+      continue()
+    endif()
+    math(EXPR num_${folder} "0${num_${folder}} + 1")
+    math(EXPR part "(${num_${folder}} - 1) / ${most_files}")
+    set_source_files_properties("${source}" PROPERTIES UNITY_GROUP "${folder}_${part}")
+  endforeach()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
 endfunction()

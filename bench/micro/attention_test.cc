@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace kvist {
+namespace kvist::attention_test {
 namespace {
 
 CacheGeometry TwoLayers() {
@@ -118,4 +118,4 @@ TEST_CASE("attention bench: a Python that can't be run, or has no worker, is tol
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::attention_test

@@ -14,7 +14,7 @@
 #include "bench/micro/roofline_loops.h"
 #include "kernels/kernels.h"
 
-namespace kvist {
+namespace kvist::roofline_test {
 namespace {
 
 struct alignas(64) Line {
@@ -111,4 +111,4 @@ TEST_CASE("free memory: there is some, and no more than the machine has") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::roofline_test

@@ -48,7 +48,7 @@ Status Prefill(Model& model, std::vector<Sequence>& sequences, int num_tokens) {
 }
 
 // A form and what is read, its filled sequences and how fast it was in each round.
-struct Contestant {
+struct DecodeContestant {
   Form form;
   int64_t page_tokens;
   std::shared_ptr<const Cache> cache;
@@ -63,12 +63,13 @@ struct Contestant {
 };
 
 // One depth after the other, at each of them the forms in turn.
-class Contest {
+class DecodeContest {
  public:
   // What is timed. Computes num_tokens tokens for each sequence.
   using Compute = Status (*)(Model& model, std::vector<Sequence>& sequences, int num_tokens);
 
-  Contest(Model& model, const SpeedBench& bench, const SpeedProgress& progress, Compute compute, int num_warm_tokens)
+  DecodeContest(Model& model, const SpeedBench& bench, const SpeedProgress& progress, Compute compute,
+                int num_warm_tokens)
       : model_(model),
         bench_(bench),
         progress_(progress),
@@ -82,11 +83,11 @@ class Contest {
     for (const int64_t depth : bench_.depths) KVIST_TRY_VOID(CheckDepth(depth));
     std::vector<SpeedTiming> timings;
     for (const int64_t depth : bench_.depths) {
-      KVIST_TRY(std::vector<Contestant> contestants, OpenAll(depth));
+      KVIST_TRY(std::vector<DecodeContestant> contestants, OpenAll(depth));
       for (int round = 0; round < bench_.num_rounds; ++round) {
-        for (Contestant& each : contestants) KVIST_TRY_VOID(RunOnce(each));
+        for (DecodeContestant& each : contestants) KVIST_TRY_VOID(RunOnce(each));
       }
-      for (const Contestant& each : contestants) {
+      for (const DecodeContestant& each : contestants) {
         timings.push_back({each.form, each.page_tokens, depth, model_.num_threads(), Median(each.tokens_per_s),
                            each.cache->stats().live_bytes});
       }
@@ -109,11 +110,11 @@ class Contest {
     return Fail(ErrorCode::kCancelled, "interrupted");
   }
 
-  Result<std::vector<Contestant>> OpenAll(int64_t depth) {
-    std::vector<Contestant> contestants;
+  Result<std::vector<DecodeContestant>> OpenAll(int64_t depth) {
+    std::vector<DecodeContestant> contestants;
     for (const Form form : bench_.forms) {
       KVIST_TRY(std::shared_ptr<Cache> cache, Cache::Open(model_.geometry(), {.form = form}));
-      Contestant filled{form, 0, cache, {}, {}};
+      DecodeContestant filled{form, 0, cache, {}, {}};
       for (int i = 0; i < bench_.num_sequences; ++i) {
         filled.filled.push_back(cache->Begin());
         const std::vector<Token> tokens(static_cast<size_t>(depth), 0);
@@ -127,7 +128,7 @@ class Contest {
     return contestants;
   }
 
-  Status WarmUp(Contestant& contestant) {
+  Status WarmUp(DecodeContestant& contestant) {
     std::vector<Sequence> sequences = contestant.Forks();
     for (Sequence& sequence : sequences) {
       KVIST_TRY_VOID(sequence.SelectPages({.num_tokens = contestant.page_tokens}));
@@ -138,7 +139,7 @@ class Contest {
     return {};
   }
 
-  Status RunOnce(Contestant& contestant) {
+  Status RunOnce(DecodeContestant& contestant) {
     KVIST_TRY_VOID(KeepGoing());
     std::vector<Sequence> sequences = contestant.Forks();
     const auto start = Clock::now();
@@ -162,13 +163,13 @@ class Contest {
 }  // namespace
 
 Result<std::vector<SpeedTiming>> MeasureDecode(Model& model, const SpeedBench& bench, const SpeedProgress& progress) {
-  return Contest(model, bench, progress, Decode, 2).Run();
+  return DecodeContest(model, bench, progress, Decode, 2).Run();
 }
 
 Result<std::vector<SpeedTiming>> MeasurePrefill(Model& model, const SpeedBench& bench, const SpeedProgress& progress) {
   SpeedBench of_one = bench;
   of_one.num_sequences = 1;
-  return Contest(model, of_one, progress, Prefill, static_cast<int>(Generator::kPrefillTokens)).Run();
+  return DecodeContest(model, of_one, progress, Prefill, static_cast<int>(Generator::kPrefillTokens)).Run();
 }
 
 }  // namespace kvist

@@ -16,16 +16,16 @@ constexpr int64_t kArticleMaxTokens = 8192;
 constexpr int64_t kUtilisationFrom = 512;  // tokens; below, a single block is a large share
 
 // A cache in a scenario: what the measuring code needs of it.
-class Contestant {
+class GrowthContestant {
  public:
-  virtual ~Contestant() = default;
+  virtual ~GrowthContestant() = default;
   // False when the step does not fit.
   virtual bool Append(int64_t num_tokens) = 0;
   // Sizes now; times are filled in by the caller.
   virtual GrowthResult Sizes() const = 0;
 };
 
-class ArticleContestant : public Contestant {
+class ArticleContestant : public GrowthContestant {
  public:
   ArticleContestant(std::string impl, std::unique_ptr<ArticleCache> cache, const std::vector<float>& rows)
       : impl_(std::move(impl)), cache_(std::move(cache)), rows_(rows) {}
@@ -53,7 +53,7 @@ class ArticleContestant : public Contestant {
   const std::vector<float>& rows_;
 };
 
-class KvistContestant : public Contestant {
+class KvistContestant : public GrowthContestant {
  public:
   KvistContestant(Cache* cache, const std::vector<float>& rows, size_t max_step)
       : cache_(cache), sequence_(cache->Begin()), rows_(rows), tokens_(max_step, 0) {
@@ -122,7 +122,7 @@ class AppendTimes {
   std::vector<double> times_ms_;
 };
 
-GrowthResult RunSteps(const GrowthScenario& scenario, Contestant& contestant) {
+GrowthResult RunSteps(const GrowthScenario& scenario, GrowthContestant& contestant) {
   AppendTimes times;
   double peak = 0, least = 1;
   int64_t num_tokens = 0, refused_at = -1;
@@ -240,7 +240,7 @@ namespace {
 template <class Make, class Totals>
 GrowthResult PlayTrace(const std::vector<TraceRequest>& requests, int num_slots, Make make, Totals totals) {
   struct Slot {
-    std::unique_ptr<Contestant> contestant;
+    std::unique_ptr<GrowthContestant> contestant;
     int64_t tokens_left = 0;
   };
   std::vector<Slot> slots(static_cast<size_t>(num_slots));

@@ -8,7 +8,7 @@
 #include "kvist/kv_size.h"
 #include "model/tiny_model.h"
 
-namespace kvist {
+namespace kvist::load_test {
 namespace {
 
 TEST_CASE("load: many times the budget is asked for, and everything is said") {
@@ -49,4 +49,4 @@ TEST_CASE("load: many times the budget is asked for, and everything is said") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::load_test

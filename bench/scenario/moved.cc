@@ -29,16 +29,16 @@ std::vector<Token> Join(std::span<const Token> one, std::span<const Token> other
 }
 
 // One way to get at a document, and what it has predicted so far.
-struct Contestant {
+struct MovedContestant {
   std::optional<int64_t> recomputed_tokens;
   std::vector<PredictionQuality> predictions = {};
   double document_ms = 0;
 };
 
-class Contest {
+class MovedContest {
  public:
-  Contest(Model& model, std::span<const Token> text, const MovedOptions& options,
-          const std::function<bool(int64_t, int64_t)>& progress)
+  MovedContest(Model& model, std::span<const Token> text, const MovedOptions& options,
+               const std::function<bool(int64_t, int64_t)>& progress)
       : model_(model), text_(text), options_(options), progress_(progress) {
     contestants_.push_back({});
     for (const int64_t recomputed : options.recomputed_tokens) contestants_.push_back({recomputed});
@@ -55,7 +55,7 @@ class Contest {
   MovedReport Report() const {
     const double num_rounds = options_.num_rounds;
     MovedReport report{.computed_document_ms = computed_document_ms_ / num_rounds, .points = {}};
-    for (const Contestant& each : contestants_) {
+    for (const MovedContestant& each : contestants_) {
       report.points.push_back({each.recomputed_tokens, SummariseQuality(each.predictions, options_.num_rounds),
                                each.document_ms / num_rounds});
     }
@@ -119,7 +119,7 @@ class Contest {
     Sequence begun = cache->Begin();
     KVIST_TRY_VOID(Feed(begun, beginning_));
     const std::vector<Token> prompt = Join(beginning_, document_);
-    for (Contestant& each : std::span(contestants_).subspan(1)) {
+    for (MovedContestant& each : std::span(contestants_).subspan(1)) {
       Sequence sequence = begun.Fork();
       const auto start = Clock::now();
       KVIST_TRY_VOID(Feed(sequence, document_.first(Size(*each.recomputed_tokens))));
@@ -131,7 +131,7 @@ class Contest {
     return {};
   }
 
-  Status Score(Sequence& sequence, Contestant& contestant) {
+  Status Score(Sequence& sequence, MovedContestant& contestant) {
     KVIST_TRY(const auto logits, Predict(sequence));
     for (size_t i = 0; i < continuation_.size(); ++i) {
       const auto base = Row(base_logits_, i);
@@ -165,7 +165,7 @@ class Contest {
   const std::span<const Token> text_;
   const MovedOptions& options_;
   const std::function<bool(int64_t, int64_t)>& progress_;
-  std::vector<Contestant> contestants_;  // the one without a beginning first
+  std::vector<MovedContestant> contestants_;  // the one without a beginning first
   // Of the round:
   std::vector<Token> beginning_;
   std::span<const Token> document_, continuation_;
@@ -202,7 +202,7 @@ Status Check(const Model& model, std::span<const Token> text, const MovedOptions
 Result<MovedReport> MeasureMoved(Model& model, std::span<const Token> text, const MovedOptions& options,
                                  const std::function<bool(int64_t, int64_t)>& progress) {
   KVIST_TRY_VOID(Check(model, text, options));
-  Contest contest(model, text, options, progress);
+  MovedContest contest(model, text, options, progress);
   KVIST_TRY_VOID(contest.Run());
   return contest.Report();
 }

@@ -6,7 +6,7 @@
 
 #include "engine/tiny_engine.h"
 
-namespace kvist {
+namespace kvist::moved_test {
 namespace {
 
 TEST_CASE("moved: a document behind another beginning is measured against computing it") {
@@ -40,4 +40,4 @@ TEST_CASE("moved: a document behind another beginning is measured against comput
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::moved_test

@@ -19,10 +19,10 @@ struct Timeline {
   std::vector<size_t> logits_hash;  // of the logits that gave it
 };
 
-class Contest {
+class SpeedupContest {
  public:
-  Contest(Model& model, Cache& cache, std::span<const Token> prompt, int num_tokens,
-          const std::function<bool(int64_t, int64_t)>& progress)
+  SpeedupContest(Model& model, Cache& cache, std::span<const Token> prompt, int num_tokens,
+                 const std::function<bool(int64_t, int64_t)>& progress)
       : model_(model), cache_(cache), prompt_(prompt), num_tokens_(num_tokens), progress_(progress) {
     const auto num_prompt = static_cast<int64_t>(prompt.size());
     const int64_t num_without = num_tokens * num_prompt + int64_t{num_tokens} * (num_tokens - 1) / 2;
@@ -109,7 +109,7 @@ Result<std::vector<SpeedupPoint>> MeasureSpeedup(Model& model, Cache& cache, std
                                                  const std::function<bool(int64_t, int64_t)>& progress) {
   if (prompt.empty() || lengths.empty())
     return Fail(ErrorCode::kInvalidArgument, "speedup needs a prompt and a length");
-  Contest contest(model, cache, prompt, std::ranges::max(lengths), progress);
+  SpeedupContest contest(model, cache, prompt, std::ranges::max(lengths), progress);
   KVIST_TRY_VOID(contest.WarmUp());
   KVIST_TRY(const Timeline with, contest.WithCache());
   KVIST_TRY(const Timeline without, contest.WithoutCache());

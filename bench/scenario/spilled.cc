@@ -39,7 +39,7 @@ struct Rows {
   std::vector<float> in, out;
 };
 
-struct Contestant {
+struct SpilledContestant {
   std::unique_ptr<Cache> cache;
   Sequence sequence;
   std::vector<double> tokens_per_s;
@@ -53,9 +53,9 @@ class SpilledContest {
   Result<SpilledTiming> Run() {
     SpilledTiming timing;
     KVIST_TRY(timing.budget_bytes, BudgetBytes());
-    KVIST_TRY(Contestant in_memory, Fill(0));
-    KVIST_TRY(Contestant spilled, Fill(timing.budget_bytes));
-    KVIST_TRY(Contestant in_turn, Fill(timing.budget_bytes, false));
+    KVIST_TRY(SpilledContestant in_memory, Fill(0));
+    KVIST_TRY(SpilledContestant spilled, Fill(timing.budget_bytes));
+    KVIST_TRY(SpilledContestant in_turn, Fill(timing.budget_bytes, false));
     std::vector<double> wait_ms;
     const uint64_t read_before = spilled.cache->stats().spill_bytes_read;
     for (int round = 0; round < bench_.num_rounds; ++round) {
@@ -98,7 +98,7 @@ class SpilledContest {
   }
 
   // Without a budget everything stays in memory.
-  Result<Contestant> Fill(size_t budget_bytes, bool reads_ahead = true) const {
+  Result<SpilledContestant> Fill(size_t budget_bytes, bool reads_ahead = true) const {
     KVIST_TRY(auto cache, Cache::Open(bench_.geometry, Options(budget_bytes, reads_ahead)));
     Sequence sequence = cache->Begin();
     for (auto left = tokens_; !left.empty();) {
@@ -107,7 +107,7 @@ class SpilledContest {
           WithRoom(sequence, std::ssize(step), [&] { return fill_.Append(sequence, step, 0, keeps_going_); }));
       left = left.subspan(step.size());
     }
-    return Contestant{std::move(cache), std::move(sequence), {}};
+    return SpilledContestant{std::move(cache), std::move(sequence), {}};
   }
 
   // Does `act`, which changes nothing when it fails for lack of room; then spills and does it again.
@@ -119,7 +119,7 @@ class SpilledContest {
     return act();
   }
 
-  Status Decode(Contestant& contestant) {
+  Status Decode(SpilledContestant& contestant) {
     const auto start = Clock::now();
     for (int i = 0; i < bench_.num_steps; ++i) {
       KVIST_TRY_VOID(keeps_going_());

@@ -8,7 +8,7 @@
 
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::spilled_test {
 namespace {
 
 CacheGeometry SmallGeometry() {
@@ -56,4 +56,4 @@ TEST_CASE("spilled: a sequence in a quarter of its memory reads the rest at ever
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::spilled_test

@@ -12,7 +12,7 @@
 #include <cstring>
 #include <utility>
 
-namespace kvist {
+namespace kvist::address_range_test {
 namespace {
 
 bool IsZero(const std::byte* data, size_t bytes) {
@@ -115,4 +115,4 @@ TEST_CASE("address range: resident bytes are its own") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::address_range_test

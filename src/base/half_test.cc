@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <limits>
 
-namespace kvist {
+namespace kvist::half_test {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -96,4 +96,4 @@ TEST_CASE("half: every bfloat16 survives, and what lies between goes to the near
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::half_test

@@ -16,7 +16,7 @@
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
 
-namespace kvist {
+namespace kvist::attend_test {
 namespace {
 
 using testing::EmptyOutput;
@@ -263,4 +263,4 @@ TEST_CASE("work queue: every unit once, and ready for the next call") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::attend_test

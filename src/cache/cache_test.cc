@@ -15,7 +15,7 @@
 #include "base/address_range.h"
 #include "tests/property/naive_cache.h"
 
-namespace kvist {
+namespace kvist::cache_test {
 namespace {
 
 using testing::AppendAll;
@@ -284,4 +284,4 @@ TEST_CASE("cache: exact growth holds nothing after a cut or a forgotten step") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::cache_test

@@ -9,7 +9,7 @@
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
 
-namespace kvist {
+namespace kvist::kv_size_test {
 namespace {
 
 LayerGeometry Layer(int window) {
@@ -73,4 +73,4 @@ TEST_CASE("the KV size of a quantised form counts what is still open, and the bo
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::kv_size_test

@@ -14,7 +14,7 @@
 #include "tests/property/naive_cache.h"
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::moved_test {
 namespace {
 
 using testing::NaiveSequence;
@@ -374,4 +374,4 @@ TEST_CASE("moved: without the option nothing is found, and options that make no 
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::moved_test

@@ -21,16 +21,6 @@ uint16_t RoundDownToBf16(float x) {
   return RoundUpToBf16(-x) ^ 0x8000u;
 }
 
-// What a thread needs while it works, kept from call to call.
-struct Workspace {
-  std::vector<float> queries, signed_queries, scores, keys;
-
-  static Workspace& OfThisThread() {
-    thread_local Workspace workspace;
-    return workspace;
-  }
-};
-
 // The keys of a lane's tile as numbers, and how far apart two channels and two slots are.
 struct Keys {
   const float* numbers;
@@ -51,6 +41,16 @@ Keys ReadKeys(const LayerView& layer, const BlockRef& ref, int kv_head, std::vec
 }
 
 }  // namespace
+
+// What a thread needs while it works, kept from call to call.
+struct PageBounds::Workspace {
+  std::vector<float> queries, signed_queries, scores, keys;
+
+  static Workspace& OfThisThread() {
+    thread_local Workspace workspace;
+    return workspace;
+  }
+};
 
 // The queries of one token and lane, scaled: each row's channels where they are positive, then where they are negative.
 class PageBounds::SignedQueries {

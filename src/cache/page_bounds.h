@@ -72,6 +72,7 @@ class PageBounds {
     std::vector<uint8_t> chosen;      // [ref]
     std::vector<float> upper_bounds;  // [candidate]
   };
+  struct Workspace;
   class SignedQueries;
 
   Plan PlanFor(const BlockTable& table) const;

@@ -23,7 +23,7 @@
 #include "tests/property/naive_sealing.h"
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::page_selection_test {
 namespace {
 
 using testing::RandomStep;
@@ -677,4 +677,4 @@ TEST_CASE("page selection: numbers that can't be are refused, and change nothing
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::page_selection_test

@@ -12,7 +12,7 @@
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
 
-namespace kvist {
+namespace kvist::prefix_test {
 namespace {
 
 using testing::Last;
@@ -305,4 +305,4 @@ TEST_CASE("prefix: a sequence is continued by what another has computed meanwhil
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::prefix_test

@@ -16,7 +16,7 @@
 #include "tests/property/naive_cache.h"
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::retain_test {
 namespace {
 
 using testing::Last;
@@ -709,4 +709,4 @@ TEST_CASE("retain: a sequence that is spilled while it is observed goes on, and 
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::retain_test

@@ -10,7 +10,7 @@
 
 #include "tests/property/naive_cache.h"
 
-namespace kvist {
+namespace kvist::rope_test {
 namespace {
 
 std::vector<RopeSpec> Ropes() {
@@ -70,4 +70,4 @@ TEST_CASE("rope: turning back undoes it, and no turn or no rope changes nothing"
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::rope_test

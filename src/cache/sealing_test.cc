@@ -25,7 +25,7 @@
 #include "kvist/cache.h"
 #include "tests/property/naive_sealing.h"
 
-namespace kvist {
+namespace kvist::sealing_test {
 namespace {
 
 using testing::AppendAll;
@@ -730,4 +730,4 @@ TEST_CASE("sealing: a damaged token that is removed before its block is sealed d
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::sealing_test

@@ -11,7 +11,7 @@
 #include "tests/property/naive_cache.h"
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::sequence_settings_test {
 namespace {
 
 using testing::Last;
@@ -219,4 +219,4 @@ TEST_CASE("settings: growth changes in place, and changes nothing of what is com
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::sequence_settings_test

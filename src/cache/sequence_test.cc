@@ -16,7 +16,7 @@
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
 
-namespace kvist {
+namespace kvist::sequence_test {
 namespace {
 
 using testing::AppendAll;
@@ -503,4 +503,4 @@ TEST_CASE("sequence: threads with sequences of their own, forked from one, don't
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::sequence_test

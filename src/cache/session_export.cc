@@ -21,10 +21,10 @@
 namespace kvist {
 namespace {
 
-constexpr std::string_view kMagic = "KVISTEXP";
-constexpr uint32_t kVersion = 1;
-constexpr uint64_t kFixedBytes = 40;  // of the head, before name and manifest
-constexpr uint64_t kFrameBytes = 32;  // before a record's header
+constexpr std::string_view kExportMagic = "KVISTEXP";
+constexpr uint32_t kExportVersion = 1;
+constexpr uint64_t kExportFixedBytes = 40;  // of the head, before name and manifest
+constexpr uint64_t kFrameBytes = 32;        // before a record's header
 constexpr uint64_t kMaxNameBytes = 100;
 constexpr uint64_t kMaxPayloadBytes = uint64_t{1} << 30;  // far more than any block has
 constexpr uint64_t kBatchBytes = uint64_t{16} << 20;
@@ -43,11 +43,7 @@ struct Record {
 };
 
 uint64_t HeadBytes(uint64_t name_bytes, uint64_t manifest_bytes) {
-  return kFixedBytes + name_bytes + manifest_bytes + kChecksumBytes;
-}
-
-std::unexpected<Error> Corrupt(std::string what) {
-  return Fail(ErrorCode::kCorrupt, std::move(what));
+  return kExportFixedBytes + name_bytes + manifest_bytes + kChecksumBytes;
 }
 
 std::unexpected<Error> About(const std::string& what, Error error) {
@@ -64,8 +60,8 @@ Status Tell(const RecordProgress& progress, size_t done, size_t all) {
 
 std::vector<std::byte> EncodeHead(const Head& head) {
   ByteWriter writer;
-  writer.Text(kMagic);
-  writer.Number(kVersion);
+  writer.Text(kExportMagic);
+  writer.Number(kExportVersion);
   writer.Number(uint32_t(head.num_records));
   writer.Number(head.file_bytes);
   writer.Number(uint64_t(head.manifest.size()));
@@ -78,23 +74,23 @@ std::vector<std::byte> EncodeHead(const Head& head) {
 
 // The bytes up to where the head's numbers say that it ends.
 Result<std::vector<std::byte>> ReadHeadBytes(const File& file, uint64_t file_bytes) {
-  std::vector<std::byte> bytes(std::min(file_bytes, kFixedBytes));
+  std::vector<std::byte> bytes(std::min(file_bytes, kExportFixedBytes));
   KVIST_TRY_VOID(ReadAt(file, 0, bytes));
-  if (!BeginsWith(bytes, kMagic)) return Corrupt("is not an exported session: it does not begin like one");
-  ByteReader reader(std::span<const std::byte>(bytes).subspan(kMagic.size()));
+  if (!BeginsWith(bytes, kExportMagic)) return Corrupt("is not an exported session: it does not begin like one");
+  ByteReader reader(std::span<const std::byte>(bytes).subspan(kExportMagic.size()));
   const auto version = reader.Number<uint32_t>();
-  if (version > kVersion) {
+  if (version > kExportVersion) {
     return Fail(ErrorCode::kUnsupported, "was exported by a newer kvist (format version " + std::to_string(version) +
-                                             ", this one reads up to " + std::to_string(kVersion) + ")");
+                                             ", this one reads up to " + std::to_string(kExportVersion) + ")");
   }
-  if (bytes.size() < kFixedBytes) return Corrupt("is truncated: it ends at byte " + std::to_string(file_bytes));
-  if (version == 0) return Corrupt("is damaged: its head, at byte " + std::to_string(kMagic.size()));
+  if (bytes.size() < kExportFixedBytes) return Corrupt("is truncated: it ends at byte " + std::to_string(file_bytes));
+  if (version == 0) return Corrupt("is damaged: its head, at byte " + std::to_string(kExportMagic.size()));
   reader.Number<uint32_t>();
   reader.Number<uint64_t>();
   const auto manifest_bytes = reader.Number<uint64_t>();
   const auto name_bytes = reader.Number<uint32_t>();
   if (manifest_bytes > kMaxManifestBytes || name_bytes > kMaxNameBytes) {
-    return Corrupt("is damaged: the sizes in its head, before byte " + std::to_string(kFixedBytes));
+    return Corrupt("is damaged: the sizes in its head, before byte " + std::to_string(kExportFixedBytes));
   }
   const uint64_t head_bytes = HeadBytes(name_bytes, manifest_bytes);
   if (head_bytes > file_bytes) {
@@ -102,14 +98,14 @@ Result<std::vector<std::byte>> ReadHeadBytes(const File& file, uint64_t file_byt
                    std::to_string(head_bytes));
   }
   bytes.resize(head_bytes);
-  KVIST_TRY_VOID(ReadAt(file, kFixedBytes, std::span(bytes).subspan(kFixedBytes)));
+  KVIST_TRY_VOID(ReadAt(file, kExportFixedBytes, std::span(bytes).subspan(kExportFixedBytes)));
   return bytes;
 }
 
 Result<Head> ReadHead(const File& file, uint64_t file_bytes) {
   KVIST_TRY(const std::vector<std::byte> bytes, ReadHeadBytes(file, file_bytes));
   if (!IsSealed(bytes)) return Corrupt("is damaged: its head, before byte " + std::to_string(bytes.size()));
-  ByteReader reader(std::span<const std::byte>(bytes).subspan(kMagic.size() + sizeof(uint32_t)));
+  ByteReader reader(std::span<const std::byte>(bytes).subspan(kExportMagic.size() + sizeof(uint32_t)));
   Head head;
   head.num_records = reader.Number<uint32_t>();
   head.file_bytes = reader.Number<uint64_t>();

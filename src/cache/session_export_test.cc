@@ -20,7 +20,7 @@
 #include "tests/property/naive_cache.h"
 #include "tier/bytes.h"
 
-namespace kvist {
+namespace kvist::session_export_test {
 namespace {
 
 using testing::AppendAll;
@@ -435,4 +435,4 @@ TEST_CASE("session import: a file that changes after it was verified is not stor
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::session_export_test

@@ -12,8 +12,8 @@
 namespace kvist {
 namespace {
 
-constexpr std::string_view kMagic = "KVISTMAN";
-constexpr uint32_t kVersion = 1;
+constexpr std::string_view kManifestMagic = "KVISTMAN";
+constexpr uint32_t kManifestVersion = 1;
 
 void WriteText(std::string_view text, ByteWriter& out) {
   out.Number(uint32_t(text.size()));
@@ -29,8 +29,8 @@ std::string ReadText(ByteReader& in) {
 
 std::vector<std::byte> EncodeManifest(const SessionManifest& manifest) {
   ByteWriter out;
-  out.Text(kMagic);
-  out.Number(kVersion);
+  out.Text(kManifestMagic);
+  out.Number(kManifestVersion);
   out.Bytes(manifest.root.bytes);
   for (const std::string* text : {&manifest.model, &manifest.form, &manifest.salt}) WriteText(*text, out);
   out.Number(uint64_t(manifest.tokens.size()));
@@ -44,13 +44,13 @@ std::vector<std::byte> EncodeManifest(const SessionManifest& manifest) {
 
 Result<SessionManifest> DecodeManifest(std::span<const std::byte> bytes) {
   const auto corrupt = [] { return Fail(ErrorCode::kCorrupt, "the session's manifest is damaged"); };
-  if (!BeginsWith(bytes, kMagic)) return corrupt();
-  ByteReader in(bytes.subspan(kMagic.size()));
+  if (!BeginsWith(bytes, kManifestMagic)) return corrupt();
+  ByteReader in(bytes.subspan(kManifestMagic.size()));
   const auto version = in.Number<uint32_t>();
-  if (version > kVersion) {
+  if (version > kManifestVersion) {
     return Fail(ErrorCode::kUnsupported, "the session was saved by a newer kvist (format version " +
                                              std::to_string(version) + ", this one reads up to " +
-                                             std::to_string(kVersion) + ")");
+                                             std::to_string(kManifestVersion) + ")");
   }
   if (!IsSealed(bytes)) return corrupt();
   SessionManifest manifest;

@@ -13,7 +13,7 @@
 #include "tests/property/naive_cache.h"
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::spill_test {
 namespace {
 
 using testing::AppendAll;
@@ -255,4 +255,4 @@ TEST_CASE("spill: errors say what is missing, and nothing is lost") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::spill_test

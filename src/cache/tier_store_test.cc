@@ -31,7 +31,7 @@
 #include "tests/property/naive_cache.h"
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::tier_store_test {
 namespace {
 
 using testing::Last;
@@ -485,4 +485,4 @@ TEST_CASE("tiers: what is wrong with the options is said") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::tier_store_test

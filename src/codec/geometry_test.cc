@@ -14,7 +14,7 @@
 #include "codec/block_layout.h"
 #include "codec/tile.h"
 
-namespace kvist {
+namespace kvist::geometry_test {
 namespace {
 
 LayerGeometry Layer(int window = 0) {
@@ -223,4 +223,4 @@ TEST_CASE("block layout: each layer may have its own form, and quantised ones li
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::geometry_test

@@ -15,7 +15,7 @@
 
 #include "base/half.h"
 
-namespace kvist {
+namespace kvist::quantised_tile_test {
 namespace {
 
 constexpr Codec kQuantised[] = {Codec::kQ8, Codec::kQ6, Codec::kQ5, Codec::kQ4, Codec::kQ3, Codec::kQ2};
@@ -753,4 +753,4 @@ TEST_CASE("quantised tile: the stored bytes are what they always were") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::quantised_tile_test

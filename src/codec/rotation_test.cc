@@ -10,7 +10,7 @@
 #include <random>
 #include <vector>
 
-namespace kvist {
+namespace kvist::rotation_test {
 namespace {
 
 constexpr int kDims[] = {8, 24, 64, 72, 80, 96, 128, 256, 512};
@@ -130,4 +130,4 @@ TEST_CASE("rotation: whole numbers come back exactly from blocks of 16, 64 and 2
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::rotation_test

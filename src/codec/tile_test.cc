@@ -11,7 +11,7 @@
 
 #include "codec/quantised_tile.h"
 
-namespace kvist {
+namespace kvist::tile_test {
 namespace {
 
 constexpr Codec kCodecs[] = {Codec::kF32, Codec::kF16, Codec::kBf16};
@@ -106,4 +106,4 @@ TEST_CASE("tile: its bytes are those of its numbers, of a quantised one those of
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::tile_test

@@ -14,7 +14,7 @@
 #include "kvist/kv_size.h"
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::chat_manager_test {
 namespace {
 
 constexpr int64_t kAnswerTokens = 40;
@@ -186,4 +186,4 @@ TEST_CASE("chat manager: what can't be done is said, and changes nothing") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::chat_manager_test

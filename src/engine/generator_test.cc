@@ -12,7 +12,7 @@
 #include "engine/tiny_engine.h"
 #include "kvist/kv_size.h"
 
-namespace kvist {
+namespace kvist::generator_test {
 namespace {
 
 struct Rig : TinyEngine {
@@ -250,4 +250,4 @@ TEST_CASE("what can't be generated is told") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::generator_test

@@ -13,7 +13,7 @@
 #include "engine/tiny_engine.h"
 #include "kvist/kv_size.h"
 
-namespace kvist {
+namespace kvist::moved_reuse_test {
 namespace {
 
 struct Rig : TinyEngine {
@@ -122,4 +122,4 @@ TEST_CASE("moved reuse: parked requests begin again, and memory holds") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::moved_reuse_test

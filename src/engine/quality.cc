@@ -18,10 +18,6 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Tokens of a step: as many as a prompt is fed in, and few enough that the logits of all fit in memory.
 constexpr int64_t kPieceTokens = 128;
 
-size_t Size(int64_t count) {
-  return static_cast<size_t>(count);
-}
-
 // Of numbers that may be infinite. Independent ones: clusters of one.
 Estimate MeanOfClusters(std::span<const double> numbers, size_t num_clusters) {
   const size_t cluster_size = numbers.size() / num_clusters;
@@ -39,7 +35,7 @@ Estimate MeanOfClusters(std::span<const double> numbers, size_t num_clusters) {
 }
 
 Estimate Mean(std::span<const double> numbers, int num_windows) {
-  return MeanOfClusters(numbers, num_windows > 1 ? Size(num_windows) : numbers.size());
+  return MeanOfClusters(numbers, num_windows > 1 ? size_t(num_windows) : numbers.size());
 }
 
 // Linear between the two numbers it falls between.
@@ -52,7 +48,7 @@ double Quantile(std::span<const double> sorted, double share) {
 }
 
 size_t Top(std::span<const float> logits) {
-  return Size(std::ranges::max_element(logits) - logits.begin());
+  return size_t(std::ranges::max_element(logits) - logits.begin());
 }
 
 // The base or a form: its cache, and what it has predicted so far.
@@ -79,7 +75,7 @@ class Contest {
 
   Status Run() {
     for (int i = 0; i < options_.num_windows; ++i) {
-      const auto window = text_.subspan(Size(i * options_.window_tokens), Size(options_.window_tokens));
+      const auto window = text_.subspan(size_t(i * options_.window_tokens), size_t(options_.window_tokens));
       KVIST_TRY_VOID(RunWindow({window.begin(), window.end()}));
     }
     return {};
@@ -157,8 +153,8 @@ class Contest {
     for (Contestant& each : std::span(contestants_).subspan(1)) {
       KVIST_TRY(const auto logits, Step(each, window, begin, end, LogitsWanted::kAll));
       for (int64_t i = 0; i < num_scored; ++i) {
-        each.predictions.push_back(ComparePrediction(Row(base_logits_, i), base_log_sums_[Size(i)], Row(logits, i),
-                                                     window[Size(begin + i + 1)]));
+        each.predictions.push_back(ComparePrediction(Row(base_logits_, i), base_log_sums_[size_t(i)], Row(logits, i),
+                                                     window[size_t(begin + i + 1)]));
       }
     }
     return {};
@@ -167,14 +163,15 @@ class Contest {
   Result<std::span<const float>> Step(Contestant& contestant, std::span<const Token> window, int64_t begin, int64_t end,
                                       LogitsWanted wanted) {
     if (progress_ && !progress_(num_computed_, num_all_tokens())) return Fail(ErrorCode::kCancelled, "interrupted");
-    const BatchItem item{
-        .sequence = &contestant.sequence, .tokens = window.subspan(Size(begin), Size(end - begin)), .logits = wanted};
+    const BatchItem item{.sequence = &contestant.sequence,
+                         .tokens = window.subspan(size_t(begin), size_t(end - begin)),
+                         .logits = wanted};
     num_computed_ += end - begin;
     return model_.Forward(std::span(&item, 1));
   }
 
   std::span<const float> Row(std::span<const float> logits, int64_t row) const {
-    return logits.subspan(Size(row * model_.num_vocabulary()), Size(model_.num_vocabulary()));
+    return logits.subspan(size_t(row * model_.num_vocabulary()), size_t(model_.num_vocabulary()));
   }
 
   Model& model_;
@@ -202,7 +199,7 @@ Status Check(const Model& model, std::span<const Token> text, std::span<const Fo
 }  // namespace
 
 Status CheckTextLength(std::span<const Token> text, int num_windows, int64_t window_tokens) {
-  if (std::cmp_greater_equal(text.size() / Size(window_tokens), num_windows)) return {};
+  if (std::cmp_greater_equal(text.size() / size_t(window_tokens), num_windows)) return {};
   return Fail(ErrorCode::kInvalidArgument, "the text has " + std::to_string(text.size()) + " tokens, not enough for " +
                                                std::to_string(num_windows) + " windows of " +
                                                std::to_string(window_tokens) +
@@ -225,8 +222,8 @@ PredictionQuality ComparePrediction(std::span<const float> base, double base_log
     if (p > 0) kl += p * (static_cast<double>(base[i]) - form[i]);  // 0 times infinity would be no number
   }
   PredictionQuality quality{.kl = kl,
-                            .loss = log_sum - form[Size(next)],
-                            .base_loss = base_log_sum - base[Size(next)],
+                            .loss = log_sum - form[size_t(next)],
+                            .base_loss = base_log_sum - base[size_t(next)],
                             .same_top = Top(form) == Top(base)};
   if (std::isnan(kl)) quality.kl = quality.loss = kInfinity;  // no number must not hide
   if (!std::isfinite(quality.kl)) quality.same_top = false;

@@ -13,7 +13,7 @@
 
 #include "model/tiny_model.h"
 
-namespace kvist {
+namespace kvist::quality_test {
 namespace {
 
 constexpr Form kF32{Codec::kF32, Codec::kF32};
@@ -277,4 +277,4 @@ TEST_CASE("wrong options and short texts are refused, and progress can stop it")
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::quality_test

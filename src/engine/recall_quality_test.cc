@@ -9,7 +9,7 @@
 #include "engine/quality.h"
 #include "engine/tiny_engine.h"
 
-namespace kvist {
+namespace kvist::recall_quality_test {
 namespace {
 
 constexpr Form kF32{Codec::kF32, Codec::kF32};
@@ -66,4 +66,4 @@ TEST_CASE("recall quality: what can't be asked is said") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::recall_quality_test

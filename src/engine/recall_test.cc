@@ -9,7 +9,7 @@
 
 #include "engine/letters.h"
 
-namespace kvist {
+namespace kvist::recall_test {
 namespace {
 
 std::shared_ptr<const Tokenizer> OpenLetters() {
@@ -72,4 +72,4 @@ TEST_CASE("recall: texts that are too short are refused") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::recall_test

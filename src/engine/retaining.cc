@@ -14,13 +14,13 @@
 namespace kvist {
 namespace {
 
-constexpr const char* kWhat = "retention";
-constexpr int64_t kMostTokens = 1 << 30;
+constexpr const char* kRetainWhat = "retention";
+constexpr int64_t kMostRetainTokens = 1 << 30;
 
 }  // namespace
 
 Result<RetainSettings> ParseRetain(std::string_view text) {
-  KVIST_TRY(const Spec spec, ParseSpec(kWhat, text, {"keep", "tokens", "shape", "margin", "recent", "sinks"}));
+  KVIST_TRY(const Spec spec, ParseSpec(kRetainWhat, text, {"keep", "tokens", "shape", "margin", "recent", "sinks"}));
   RetainSettings settings;
   KVIST_TRY(settings.options.policy, ParseRetentionPolicy(spec.name));
   // As its paper has it, and a quarter of the loss (docs/compression.md).
@@ -28,17 +28,17 @@ Result<RetainSettings> ParseRetain(std::string_view text) {
   for (const auto& value : spec.values) {
     const auto& [key, written] = value;
     if (key == "keep") {
-      KVIST_TRY(settings.share, Number(kWhat, value, 0.01, 1));
+      KVIST_TRY(settings.share, Number(kRetainWhat, value, 0.01, 1));
     } else if (key == "shape") {
       KVIST_TRY(settings.options.shape, ParseBudgetShape(written));
     } else if (key == "tokens") {
-      KVIST_TRY(settings.num_tokens, WholeNumber(kWhat, value, 1, kMostTokens));
+      KVIST_TRY(settings.num_tokens, WholeNumber(kRetainWhat, value, 1, kMostRetainTokens));
     } else if (key == "margin") {
-      KVIST_TRY(settings.margin_tokens, WholeNumber(kWhat, value, 1, kMostTokens));
+      KVIST_TRY(settings.margin_tokens, WholeNumber(kRetainWhat, value, 1, kMostRetainTokens));
     } else if (key == "recent") {
-      KVIST_TRY(settings.options.recent_tokens, WholeNumber(kWhat, value, 0, kMostTokens));
+      KVIST_TRY(settings.options.recent_tokens, WholeNumber(kRetainWhat, value, 0, kMostRetainTokens));
     } else {
-      KVIST_TRY(settings.options.sink_tokens, WholeNumber(kWhat, value, 0, kMostTokens));
+      KVIST_TRY(settings.options.sink_tokens, WholeNumber(kRetainWhat, value, 0, kMostRetainTokens));
     }
   }
   KVIST_TRY_VOID(settings.options.Validate());

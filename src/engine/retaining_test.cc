@@ -16,7 +16,7 @@
 #include "engine/tiny_engine.h"
 #include "kvist/kv_size.h"
 
-namespace kvist {
+namespace kvist::retaining_test {
 namespace {
 
 const TinyModel kTiny{.context = 1000};
@@ -223,4 +223,4 @@ TEST_CASE("retaining: the scheduler gives up the same tokens, also of requests t
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::retaining_test

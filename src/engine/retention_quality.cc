@@ -15,10 +15,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-size_t Size(int64_t count) {
-  return static_cast<size_t>(count);
-}
-
 // The ways through all windows.
 class Windows {
  public:
@@ -33,7 +29,7 @@ class Windows {
 
   Status RunWindow(std::vector<Token> window) {
     if (options_.bos) window[0] = *options_.bos;
-    const std::span<const Token> prefix(window.data(), Size(options_.prefix_tokens));
+    const std::span<const Token> prefix(window.data(), size_t(options_.prefix_tokens));
     const auto rest = std::span<const Token>(window).subspan(prefix.size());
     KVIST_TRY_VOID(RunBase(prefix, rest));
     for (const Form form : FormsOf(cases_)) {
@@ -107,11 +103,11 @@ class Windows {
       base_logits_.emplace_back(logits.begin(), logits.end());
       base_log_sums_.resize(base_logits_.size());
       base_log_sums_.back() = LogSumExp(logits);
-      base_losses_.push_back(base_log_sums_.back() - double(logits[Size(rest[i + 1])]));
+      base_losses_.push_back(base_log_sums_.back() - double(logits[size_t(rest[i + 1])]));
     }));
     Sequence without = cache->Begin();
     return steps_.Score(without, rest, [&](size_t i, std::span<const float> logits) {
-      if (i + 1 < rest.size()) no_prefix_losses_.push_back(LogSumExp(logits) - double(logits[Size(rest[i + 1])]));
+      if (i + 1 < rest.size()) no_prefix_losses_.push_back(LogSumExp(logits) - double(logits[size_t(rest[i + 1])]));
     });
   }
 
@@ -160,7 +156,7 @@ Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const To
   KVIST_TRY_VOID(CheckWindows(model, text, options.num_windows, window_tokens));
   Windows windows(model, cases, options, progress);
   for (int i = 0; i < options.num_windows; ++i) {
-    const auto window = text.subspan(Size(i * window_tokens), Size(window_tokens));
+    const auto window = text.subspan(size_t(i * window_tokens), size_t(window_tokens));
     KVIST_TRY_VOID(windows.RunWindow({window.begin(), window.end()}));
   }
   return windows.Report(options.num_windows);

@@ -10,7 +10,7 @@
 
 #include "model/tiny_model.h"
 
-namespace kvist {
+namespace kvist::retention_quality_test {
 namespace {
 
 constexpr Form kF32{Codec::kF32, Codec::kF32};
@@ -124,4 +124,4 @@ TEST_CASE("retention quality: what can't be measured is said") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::retention_quality_test

@@ -16,7 +16,7 @@
 #include "engine/tiny_engine.h"
 #include "kvist/kv_size.h"
 
-namespace kvist {
+namespace kvist::scheduler_test {
 namespace {
 
 constexpr Form kF16{Codec::kF16, Codec::kF16};
@@ -488,4 +488,4 @@ TEST_CASE("scheduler: requests come and are cancelled from other threads") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::scheduler_test

@@ -16,7 +16,7 @@
 #include "kvist/kv_size.h"
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::spill_test {
 namespace {
 
 constexpr int64_t kLongText = 1500;
@@ -143,4 +143,4 @@ TEST_CASE("engine spill: one long request among others, none of which fails") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::spill_test

@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-namespace kvist {
+namespace kvist::strategy_test {
 namespace {
 
 std::string Replaced(std::string text, const std::string& from, const std::string& to) {
@@ -77,4 +77,4 @@ TEST_CASE("strategies: what is wrong with a file is said") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::strategy_test

@@ -9,15 +9,15 @@
 namespace kvist {
 namespace {
 
-constexpr const char* kWhat = "stream";
-constexpr int64_t kMostTokens = 1 << 30;
+constexpr const char* kStreamWhat = "stream";
+constexpr int64_t kMostStreamTokens = 1 << 30;
 constexpr int64_t kLeastRoom = 64;
 
 }  // namespace
 
 Status StreamOptions::Validate(const CacheGeometry& geometry, int64_t context_length) const {
   const auto invalid = [](const std::string& message) {
-    return Fail(ErrorCode::kInvalidArgument, std::string(kWhat) + ": " + message);
+    return Fail(ErrorCode::kInvalidArgument, std::string(kStreamWhat) + ": " + message);
   };
   if (overlap_tokens < 1 || sink_tokens < 0 || window_tokens < overlap_tokens + sink_tokens + kLeastRoom) {
     return invalid("a window of " + std::to_string(window_tokens) + " tokens has no room beside an overlap of " +
@@ -37,13 +37,13 @@ Status StreamOptions::Validate(const CacheGeometry& geometry, int64_t context_le
 }
 
 Result<StreamOptions> ParseStream(std::string_view text) {
-  KVIST_TRY(const Spec spec, ParseSpec(kWhat, ":" + std::string(text), {"window", "overlap", "sinks"}));
+  KVIST_TRY(const Spec spec, ParseSpec(kStreamWhat, ":" + std::string(text), {"window", "overlap", "sinks"}));
   StreamOptions options;
   for (const auto& value : spec.values) {
     int64_t& option = value.first == "window"    ? options.window_tokens
                       : value.first == "overlap" ? options.overlap_tokens
                                                  : options.sink_tokens;
-    KVIST_TRY(option, WholeNumber(kWhat, value, 0, kMostTokens));
+    KVIST_TRY(option, WholeNumber(kStreamWhat, value, 0, kMostStreamTokens));
   }
   return options;
 }

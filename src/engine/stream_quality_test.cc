@@ -10,7 +10,7 @@
 #include "engine/quality.h"
 #include "engine/tiny_engine.h"
 
-namespace kvist {
+namespace kvist::stream_quality_test {
 namespace {
 
 constexpr Form kF32{Codec::kF32, Codec::kF32};
@@ -100,4 +100,4 @@ TEST_CASE("stream quality: what can't be measured is refused, and an interruptio
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::stream_quality_test

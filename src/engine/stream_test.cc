@@ -14,7 +14,7 @@
 #include "engine/scheduler.h"
 #include "engine/tiny_engine.h"
 
-namespace kvist {
+namespace kvist::stream_test {
 namespace {
 
 constexpr StreamOptions kOptions{.window_tokens = 128, .overlap_tokens = 32, .sink_tokens = 4};
@@ -134,4 +134,4 @@ TEST_CASE("stream: what can't be done is refused") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::stream_test

@@ -23,7 +23,7 @@
 #include "codec/rotation.h"
 #include "codec/tile.h"
 
-namespace kvist {
+namespace kvist::kernels_test {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
@@ -1145,4 +1145,4 @@ TEST_CASE("kernels: KVIST_ISA chooses one, and an unknown one is an error that l
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::kernels_test

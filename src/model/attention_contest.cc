@@ -18,6 +18,7 @@
 #include <string>
 
 #include "kvist/cache.h"
+#include "model/thread_pool.h"
 
 namespace kvist {
 namespace {
@@ -53,11 +54,7 @@ void FillRandom(std::span<float> numbers, int layer, Content content, size_t fir
 }
 
 // Keys and values are made in pieces of so many tokens: those of all tokens take gigabytes in f32.
-constexpr int64_t kPieceTokens = 512;
-
-struct ThreadPoolDeleter {
-  void operator()(ggml_threadpool* pool) const { ggml_threadpool_free(pool); }
-};
+constexpr int64_t kStoredAtOnce = 512;
 
 // A graph with one attention node a layer, and the threads to run it.
 class GraphContestant : public AttentionContestant {
@@ -115,7 +112,7 @@ class GraphContestant : public AttentionContestant {
   const AttentionTask task_;
   ggml_context_ptr context_;
   ggml_backend_ptr backend_;
-  std::unique_ptr<ggml_threadpool, ThreadPoolDeleter> pool_;
+  ThreadPool pool_;
   ggml_backend_buffer_ptr buffer_;
   ggml_cgraph* graph_ = nullptr;
   std::vector<ggml_tensor*> outputs_;
@@ -128,8 +125,8 @@ void SetRandom(ggml_tensor* tensor, int layer, Content content, int64_t first_to
   const auto encode = ggml_get_type_traits_cpu(tensor->type)->from_float;
   std::vector<float> numbers;
   std::vector<std::byte> encoded;
-  for (int64_t token = 0; token < tensor->ne[2]; token += kPieceTokens) {
-    const int64_t num_tokens = std::min(kPieceTokens, tensor->ne[2] - token);
+  for (int64_t token = 0; token < tensor->ne[2]; token += kStoredAtOnce) {
+    const int64_t num_tokens = std::min(kStoredAtOnce, tensor->ne[2] - token);
     numbers.resize(size_t(num_tokens * token_numbers));
     encoded.resize(size_t(num_tokens) * token_bytes);
     FillRandom(numbers, layer, content, size_t((first_token + token) * token_numbers));
@@ -146,8 +143,8 @@ class KvistContestant : public GraphContestant {
     KVIST_TRY_VOID(OpenContext());
     KVIST_TRY(cache_, Cache::Open(task_.geometry, {.form = form_}));
     sequence_.emplace(cache_->Begin());
-    for (int64_t first = 0; first < task_.num_stored_tokens; first += kPieceTokens) {
-      KVIST_TRY_VOID(Store(first, std::min(kPieceTokens, task_.num_stored_tokens - first)));
+    for (int64_t first = 0; first < task_.num_stored_tokens; first += kStoredAtOnce) {
+      KVIST_TRY_VOID(Store(first, std::min(kStoredAtOnce, task_.num_stored_tokens - first)));
       KVIST_TRY_VOID(sequence_->Commit());
     }
     KVIST_TRY_VOID(Store(task_.num_stored_tokens, task_.num_step_tokens));

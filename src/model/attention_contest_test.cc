@@ -7,7 +7,7 @@
 #include <cmath>
 #include <string>
 
-namespace kvist {
+namespace kvist::attention_contest_test {
 namespace {
 
 CacheGeometry OneLayer(int window) {
@@ -115,4 +115,4 @@ TEST_CASE("attention contest: an unknown type of ggml's is told with those that 
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::attention_contest_test

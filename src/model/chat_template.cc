@@ -408,7 +408,7 @@ struct ChatTemplate::Family {
 
 namespace {
 
-const ChatTemplate::Family kFamilies[] = {
+const ChatTemplate::Family kTemplateFamilies[] = {
     {"chatml", ReadChatMl, RenderChatMl},        {"qwen3", ReadQwen3, RenderQwen3},
     {"gemma", ReadGemma, RenderGemma},           {"llama2", ReadLlama2, RenderLlama2},
     {"llama3", ReadLlama3, RenderLlama3},        {"llama3.1", ReadLlama31, RenderLlama31},
@@ -435,7 +435,7 @@ Result<ChatTemplate> ChatTemplate::Open(const GgufFile& file) {
 
 Result<ChatTemplate> ChatTemplate::Parse(std::string_view source, std::string_view bos, std::string_view eos) {
   const std::string normalised = Normalised(source);
-  for (const Family& family : kFamilies) {
+  for (const Family& family : kTemplateFamilies) {
     Details details;
     details.bos = bos;
     details.eos = eos;

@@ -12,7 +12,7 @@
 
 // The expected strings were made with Jinja from the models' own templates, 360 conversations each; a few are kept
 // here. Of long templates only the lines that tell families apart are quoted.
-namespace kvist {
+namespace kvist::chat_template_test {
 namespace {
 
 using Messages = std::vector<ChatMessage>;
@@ -184,4 +184,4 @@ TEST_CASE("chat template: from a file, with the file's own BOS") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::chat_template_test

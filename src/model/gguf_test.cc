@@ -11,7 +11,7 @@
 
 #include "model/gguf_builder.h"
 
-namespace kvist {
+namespace kvist::gguf_test {
 namespace {
 
 constexpr uint32_t kArray = 9;
@@ -263,4 +263,4 @@ TEST_CASE("gguf: flipped bytes give an error or a sound file") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::gguf_test

@@ -19,7 +19,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kPieceTokens = 512;
+constexpr size_t kGoldenPieceTokens = 512;
 
 std::optional<std::string> ReadText(const json& object, const char* key) {
   const auto it = object.find(key);
@@ -142,8 +142,8 @@ class Run {
   // Feeds everything but the prompt's last token, which predicts the first greedy one.
   Status Begin() {
     const std::span<const Token> before(prompt_.ids.data(), prompt_.ids.size() - 1);
-    for (size_t begin = 0; begin < before.size(); begin += kPieceTokens) {
-      const auto piece = before.subspan(begin, std::min(kPieceTokens, before.size() - begin));
+    for (size_t begin = 0; begin < before.size(); begin += kGoldenPieceTokens) {
+      const auto piece = before.subspan(begin, std::min(kGoldenPieceTokens, before.size() - begin));
       const BatchItem item{&sequence_, piece, LogitsWanted::kNone};
       KVIST_TRY([[maybe_unused]] const auto none, model_.Forward({&item, 1}));
     }
@@ -154,7 +154,7 @@ class Run {
   // The last token gathered predicts the greedy token at `place`, which is the next.
   Status Predict(size_t place) {
     places_.push_back(place);
-    if (tokens_.size() == kPieceTokens) {
+    if (tokens_.size() == kGoldenPieceTokens) {
       KVIST_TRY([[maybe_unused]] const Token choice, Flush());
     }
     tokens_.push_back(prompt_.greedy[place]);

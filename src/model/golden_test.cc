@@ -9,7 +9,7 @@
 
 #include "model/gguf_builder.h"
 
-namespace kvist {
+namespace kvist::golden_test {
 namespace {
 
 Result<Golden> Read(std::string_view text) {
@@ -56,4 +56,4 @@ TEST_CASE("golden: what is not in the format is an error") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::golden_test

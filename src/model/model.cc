@@ -16,14 +16,10 @@
 #include <vector>
 
 #include "model/graph.h"
+#include "model/thread_pool.h"
 
 namespace kvist {
 namespace {
-
-struct ThreadPoolDeleter {
-  void operator()(ggml_threadpool* pool) const { ggml_threadpool_free(pool); }
-};
-using ThreadPool = std::unique_ptr<ggml_threadpool, ThreadPoolDeleter>;
 
 Result<int> NumThreads(int wanted) {
   if (wanted == 0) {
@@ -90,6 +86,9 @@ Result<std::unique_ptr<Model>> Model::Open(std::shared_ptr<const GgufFile> file,
   KVIST_TRY(ModelConfig config, ReadModelConfig(*file));
   KVIST_TRY(Weights weights, Weights::Load(file, config, options.weights));
   ggml_threadpool_params pool_params = ggml_threadpool_params_default(num_threads);
+  // Between two steps ggml's threads spin, a third of a second by default, while others work: the sampler, or what
+  // gives up tokens, which took four times as long beside them. This is some milliseconds.
+  pool_params.poll = 1;
   ThreadPool pool(ggml_threadpool_new(&pool_params));
   // Only the plain CPU buffer: ggml's repacked ones make a token's result depend on the batch.
   ggml_gallocr_ptr allocator(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));

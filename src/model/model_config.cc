@@ -12,7 +12,7 @@ namespace kvist {
 namespace {
 
 // What sets a family apart. Everything else is read from the file.
-struct Family {
+struct ModelFamily {
   std::string_view architecture;
   RopePairing pairing;
   Activation activation = Activation::kSilu;
@@ -21,7 +21,7 @@ struct Family {
   bool gemma = false;  // scaled embeddings, norms on both sides, sliding-window layers with a RoPE of their own
 };
 
-constexpr Family kFamilies[] = {
+constexpr ModelFamily kModelFamilies[] = {
     {.architecture = "llama", .pairing = RopePairing::kAdjacent},
     {.architecture = "qwen2", .pairing = RopePairing::kHalves, .qkv_bias = true},
     {.architecture = "qwen3", .pairing = RopePairing::kHalves, .qk_norm = true},
@@ -124,10 +124,10 @@ class Keys {
   std::string prefix_;
 };
 
-Result<const Family*> FindFamily(const GgufFile& file) {
+Result<const ModelFamily*> FindModelFamily(const GgufFile& file) {
   KVIST_TRY(const std::string_view architecture, file.GetString("general.architecture"));
   std::string known;
-  for (const Family& family : kFamilies) {
+  for (const ModelFamily& family : kModelFamilies) {
     if (family.architecture == architecture) return &family;
     known += (known.empty() ? "" : ", ") + std::string(family.architecture);
   }
@@ -176,7 +176,7 @@ Result<float> PositionScale(const Keys& keys) {
                           "' is not supported; this build knows none, linear and frequency factors");
 }
 
-Result<RopeSpec> ReadRope(const GgufFile& file, const Keys& keys, const Family& family, int key_dim) {
+Result<RopeSpec> ReadRope(const GgufFile& file, const Keys& keys, const ModelFamily& family, int key_dim) {
   RopeSpec rope;
   rope.pairing = family.pairing;
   KVIST_TRY(rope.dims, keys.CountOr("rope.dimension_count", key_dim, 2, static_cast<uint64_t>(key_dim)));
@@ -227,7 +227,7 @@ Status ApplyGemma(const Keys& keys, ModelConfig& config) {
 
 // Mistral's first model: every layer sees a window. The other families name the key only for layers of their own
 // choice.
-Status ApplyWindow(const Keys& keys, const Family& family, ModelConfig& config) {
+Status ApplyWindow(const Keys& keys, const ModelFamily& family, ModelConfig& config) {
   if (family.architecture != "llama") return keys.RefuseUnlessZero("attention.sliding_window");
   KVIST_TRY(const int window, keys.CountOr("attention.sliding_window", 0, 0, kMaxContext));
   for (LayerGeometry& layer : config.geometry.layers) layer.window = window;
@@ -249,7 +249,7 @@ Status RefuseWhatIsNotBuilt(const Keys& keys) {
 }  // namespace
 
 Result<ModelConfig> ReadModelConfig(const GgufFile& file) {
-  KVIST_TRY(const Family* family, FindFamily(file));
+  KVIST_TRY(const ModelFamily* family, FindModelFamily(file));
   const Keys keys(file, family->architecture);
   KVIST_TRY_VOID(RefuseWhatIsNotBuilt(keys));
 

@@ -9,7 +9,7 @@
 
 #include "model/tiny_model.h"
 
-namespace kvist {
+namespace kvist::model_config_test {
 namespace {
 
 Result<ModelConfig> Read(const std::vector<std::byte>& bytes) {
@@ -142,4 +142,4 @@ TEST_CASE("model config: missing and absurd values") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::model_config_test

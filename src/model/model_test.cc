@@ -17,7 +17,7 @@
 
 #include "model/tiny_model.h"
 
-namespace kvist {
+namespace kvist::model_test {
 namespace {
 
 using Vector = std::vector<double>;
@@ -476,4 +476,4 @@ TEST_CASE("model: a damaged file gives an error or a model that runs, never a cr
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::model_test

@@ -39,14 +39,14 @@ constexpr const char* kPunctuation = R"([\p{P}$+<=>^~|]+)";
 constexpr const char* kDigits = R"(\p{N}+)";
 constexpr const char* kThreeDigits = R"([0-9][0-9][0-9])";
 
-struct Family {
+struct PretokenizerFamily {
   std::initializer_list<std::string_view> names;
   std::initializer_list<const char*> patterns;
   bool whole_words_first = false;
   bool adds_bos = false;
 };
 
-const Family kFamilies[] = {
+const PretokenizerFamily kPretokenizers[] = {
     {{"default"}, {kPunctuation, kGpt2, kDigits, kThreeDigits}},
     {{"gpt-2", "gpt2"}, {kGpt2}},
     {{"smollm"}, {kOneDigit, kGpt2}},
@@ -57,16 +57,17 @@ const Family kFamilies[] = {
     {{"tekken"}, {kTekken}, /*whole_words_first=*/true, /*adds_bos=*/true},
 };
 
-const Family* FindFamily(std::string_view name) {
-  const auto family = std::find_if(std::begin(kFamilies), std::end(kFamilies), [&](const Family& candidate) {
-    return std::find(candidate.names.begin(), candidate.names.end(), name) != candidate.names.end();
-  });
-  return family == std::end(kFamilies) ? nullptr : &*family;
+const PretokenizerFamily* FindPretokenizer(std::string_view name) {
+  const auto family =
+      std::find_if(std::begin(kPretokenizers), std::end(kPretokenizers), [&](const PretokenizerFamily& candidate) {
+        return std::find(candidate.names.begin(), candidate.names.end(), name) != candidate.names.end();
+      });
+  return family == std::end(kPretokenizers) ? nullptr : &*family;
 }
 
 std::string KnownNames() {
   std::string names;
-  for (const Family& family : kFamilies) {
+  for (const PretokenizerFamily& family : kPretokenizers) {
     for (const std::string_view name : family.names) names.append(names.empty() ? "" : ", ").append(name);
   }
   return names;
@@ -112,7 +113,7 @@ struct Pretokenizer::Regex {
 };
 
 Result<Pretokenizer> Pretokenizer::Open(std::string_view name) {
-  const Family* family = FindFamily(name);
+  const PretokenizerFamily* family = FindPretokenizer(name);
   if (family == nullptr) {
     return Fail(ErrorCode::kUnsupported, "the model's pre-tokenizer '" + std::string(name.substr(0, 60)) +
                                              "' (tokenizer.ggml.pre) is not known; known are " + KnownNames() + ".");
@@ -124,7 +125,7 @@ Result<Pretokenizer> Pretokenizer::Open(std::string_view name) {
 }
 
 bool Pretokenizer::AddsBos(std::string_view name) {
-  const Family* family = FindFamily(name);
+  const PretokenizerFamily* family = FindPretokenizer(name);
   return family != nullptr && family->adds_bos;
 }
 

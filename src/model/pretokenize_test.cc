@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace kvist {
+namespace kvist::pretokenize_test {
 namespace {
 
 using Words = std::vector<std::string_view>;
@@ -70,4 +70,4 @@ TEST_CASE("pretokenize: an unknown family is named") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::pretokenize_test

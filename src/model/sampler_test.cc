@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace kvist {
+namespace kvist::sampler_test {
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -178,4 +178,4 @@ TEST_CASE("stop matcher: how the text is cut changes nothing") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::sampler_test

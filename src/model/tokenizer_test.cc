@@ -13,7 +13,7 @@
 #include "model/gguf_builder.h"
 #include "model/vocabulary.h"
 
-namespace kvist {
+namespace kvist::tokenizer_test {
 namespace {
 
 using Tokens = std::vector<Token>;
@@ -323,4 +323,4 @@ TEST_CASE("tokenizer: a file with wrong keys says which") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::tokenizer_test

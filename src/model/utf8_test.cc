@@ -7,7 +7,7 @@
 
 #include <string>
 
-namespace kvist {
+namespace kvist::utf8_test {
 namespace {
 
 std::string Encoded(uint32_t value) {
@@ -49,4 +49,4 @@ TEST_CASE("utf8: what can't be a character is invalid") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::utf8_test

@@ -15,7 +15,7 @@
 #include "policy/chat_features.h"
 #include "policy/chat_terms.h"
 
-namespace kvist {
+namespace kvist::chat_class_test {
 namespace {
 
 double FeatureOf(ChatFeature feature, std::initializer_list<ChatTurn> turns, int64_t num_tokens = 0) {
@@ -250,4 +250,4 @@ TEST_CASE("chat class tracker: a conversation that turns from talk to code is fo
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::chat_class_test

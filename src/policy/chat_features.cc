@@ -25,9 +25,6 @@ constexpr double kLongTokens = 60;
 constexpr double kSymbolsPerCount = 50;  // makes a line of code about 4 counts
 constexpr double kMostCounted = 4;       // of any feature, so that none outweighs all others
 
-bool IsAscii(char c) {
-  return static_cast<unsigned char>(c) < 0x80;
-}
 bool IsLetter(char c) {
   return IsAscii(c) && std::isalpha(static_cast<unsigned char>(c));
 }

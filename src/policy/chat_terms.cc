@@ -144,7 +144,7 @@ constexpr std::string_view kActs[] = {
     "摘出", "引用", "出处", "主旨", "中心思想", "段落大意", "讲了什么", "说了什么", "主要讲", "大意", "前后矛盾", "自相矛盾",
     "大白话", "用人话", "逐段", "逐句", "逐条", "捋一遍", "分段", "提纲", "审阅", "汇报",
 };
-constexpr std::string_view kGivenText[] = {
+constexpr std::string_view kGivenTextTerms[] = {
     "attached", "the attached", "i attached", "uploaded", "i pasted", "pasted", "pasting", "paste the", "below is",
     "below", "following", "above", "text above", "from the above", "i sent", "you have the", "i gave you", "given you",
     "here's the", "here is the", "here's a", "here are the", "this is from", "this paper", "this article", "this report",
@@ -182,7 +182,7 @@ constexpr std::string_view kEveryday[] = {
     "疼", "工作", "工资", "辞职", "面试", "房租", "买房", "预算", "便宜", "贵", "推荐", "手机", "电脑", "考试", "考研",
     "驾照", "衣服", "眼镜", "怎么办", "靠谱", "好吗", "会不会", "要不要", "能不能吃", "多少钱", "多久",
 };
-constexpr std::string_view kSmallTalk[] = {
+constexpr std::string_view kSmallTalkTerms[] = {
     "hi", "hello", "hey", "thanks", "thank you", "thx", "cheers", "bye", "good night", "good morning", "lol", "haha*",
     "ugh", "sorry", "how are you", "bored", "nice", "ok", "okay", "cool", "sweet", "wow", "huh",
     "在吗", "你好", "谢谢", "多谢", "晚安", "早安", "再见", "哈哈", "嗯嗯", "好的", "唉", "哎", "辛苦了", "吐槽", "无聊",
@@ -195,9 +195,6 @@ constexpr size_t kMostBytesBetween =
 
 bool IsWordByte(char c) {
   return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
-}
-bool IsAscii(char c) {
-  return static_cast<unsigned char>(c) < 0x80;
 }
 
 // Where the term next begins at or after `from`; npos when it doesn't. length: of what was found.
@@ -275,9 +272,9 @@ constinit const TermGroup kMakingVerbs = kMaking;
 constinit const TermGroup kFixingVerbs = kFixing;
 constinit const TermGroup kDocumentWords = kDocuments;
 constinit const TermGroup kTextWorkWords = kActs;
-constinit const TermGroup kGivenTextWords = kGivenText;
+constinit const TermGroup kGivenTextWords = kGivenTextTerms;
 constinit const TermGroup kEverydayWords = kEveryday;
-constinit const TermGroup kSmallTalkWords = kSmallTalk;
+constinit const TermGroup kSmallTalkWords = kSmallTalkTerms;
 
 std::string LowerAscii(std::string_view text) {
   std::string lower(text);

@@ -29,6 +29,10 @@ extern const TermGroup kGivenTextWords;    // points at a text that was given: "
 extern const TermGroup kEverydayWords;     // family, food, travel, health, work: "dinner", 感冒
 extern const TermGroup kSmallTalkWords;    // "thanks", 在吗
 
+inline bool IsAscii(char c) {
+  return static_cast<unsigned char>(c) < 0x80;
+}
+
 // The text with its ASCII letters in lower case, as the functions below want it.
 std::string LowerAscii(std::string_view text);
 

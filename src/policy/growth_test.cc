@@ -7,7 +7,7 @@
 #include <random>
 #include <string>
 
-namespace kvist {
+namespace kvist::growth_test {
 namespace {
 
 std::string ErrorOf(const char* spec) {
@@ -121,4 +121,4 @@ TEST_CASE("growth: capacity follows a cut only when it is more than twice what i
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::growth_test

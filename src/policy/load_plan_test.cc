@@ -4,7 +4,7 @@
 
 #include <doctest/doctest.h>
 
-namespace kvist {
+namespace kvist::load_plan_test {
 namespace {
 
 TEST_CASE("load plan: a line is learned from its points") {
@@ -43,4 +43,4 @@ TEST_CASE("load plan: loading stops being worth it at the break-even point") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::load_plan_test

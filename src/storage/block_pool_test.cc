@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-namespace kvist {
+namespace kvist::block_pool_test {
 namespace {
 
 std::unique_ptr<BlockPool> OpenPool(MemoryBudget& budget, size_t max_blocks = 4096) {
@@ -362,4 +362,4 @@ TEST_CASE("block pool: threads take the memory of a run and fill it") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::block_pool_test

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace kvist {
+namespace kvist::block_table_test {
 namespace {
 
 constexpr int kBlockTokens = 16;
@@ -650,4 +650,4 @@ TEST_CASE("block table: what was reserved and is not used can be given back") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::block_table_test

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-namespace kvist {
+namespace kvist::memory_budget_test {
 namespace {
 
 TEST_CASE("memory budget: charges up to the limit and not a byte over it") {
@@ -73,4 +73,4 @@ TEST_CASE("memory budget: charges ahead wait after a charge did not fit, until a
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::memory_budget_test

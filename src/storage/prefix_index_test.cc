@@ -12,7 +12,7 @@
 #include "base/address_range.h"
 #include "storage/rolling_hash.h"
 
-namespace kvist {
+namespace kvist::prefix_index_test {
 namespace {
 
 struct Rig {
@@ -255,4 +255,4 @@ TEST_CASE("prefix index: a hash that has moved on is the hash of where it is") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::prefix_index_test

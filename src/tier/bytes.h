@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -19,6 +20,11 @@ namespace kvist {
 static_assert(std::endian::native == std::endian::little, "stored numbers are little-endian");
 
 inline constexpr size_t kChecksumBytes = 16;
+
+// What is wrong with stored bytes, as an error.
+inline std::unexpected<Error> Corrupt(std::string what) {
+  return Fail(ErrorCode::kCorrupt, std::move(what));
+}
 
 // Appends what is to be stored, field by field.
 class ByteWriter {

@@ -4,7 +4,7 @@
 
 #include <doctest/doctest.h>
 
-namespace kvist {
+namespace kvist::circuit_breaker_test {
 namespace {
 
 using namespace std::chrono_literals;
@@ -66,4 +66,4 @@ TEST_CASE("circuit breaker: calls that began before the rest may end in it") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::circuit_breaker_test

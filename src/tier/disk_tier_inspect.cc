@@ -8,8 +8,6 @@
 namespace kvist {
 namespace {
 
-constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
-
 using Fault = std::function<void(const std::string& file, const std::string& what)>;
 
 Result<std::vector<std::byte>> ReadBytes(const File& file, uint64_t offset, uint64_t num_bytes) {

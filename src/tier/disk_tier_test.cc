@@ -20,7 +20,7 @@
 #include "tier/session_file.h"
 #include "tier/tier_test_kit.h"
 
-namespace kvist {
+namespace kvist::disk_tier_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -1082,4 +1082,4 @@ TEST_CASE("disk tier: on a full disk writes are declined, and it goes on when th
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::disk_tier_test

@@ -18,7 +18,6 @@
 namespace kvist {
 namespace {
 
-constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
 constexpr size_t kDiskPageBytes = 4096;
 
 // As the system knows it now; for messages.

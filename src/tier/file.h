@@ -15,6 +15,8 @@
 
 namespace kvist {
 
+inline constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
+
 // An open file or folder, closed when it goes. Not inherited by programs that are started.
 class File {
  public:

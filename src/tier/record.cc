@@ -14,14 +14,14 @@
 namespace kvist {
 namespace {
 
-constexpr std::string_view kMagic = "KVISTREC";
-constexpr uint32_t kVersion = 1;
-constexpr uint64_t kFixedBytes = 80;  // before model, form, tokens and parts
+constexpr std::string_view kRecordMagic = "KVISTREC";
+constexpr uint32_t kRecordVersion = 1;
+constexpr uint64_t kRecordFixedBytes = 80;  // before model, form, tokens and parts
 constexpr uint64_t kBytesPerPart = sizeof(uint64_t) + kChecksumBytes;
 constexpr uint32_t kIsSealed = 1;  // the only flag
 
 uint64_t EncodedBytes(uint64_t model_bytes, uint64_t form_bytes, uint64_t num_tokens, uint64_t num_parts) {
-  return kFixedBytes + model_bytes + form_bytes + num_tokens * sizeof(Token) + num_parts * kBytesPerPart +
+  return kRecordFixedBytes + model_bytes + form_bytes + num_tokens * sizeof(Token) + num_parts * kBytesPerPart +
          kChecksumBytes;
 }
 
@@ -38,21 +38,21 @@ bool DoBytesAddUp(std::span<const uint64_t> part_bytes) {
   return true;
 }
 
-std::unexpected<Error> Corrupt(const char* what) {
+std::unexpected<Error> CorruptRecord(const char* what) {
   return Fail(ErrorCode::kCorrupt, std::string("a record's header ") + what);
 }
 
 // What stands before the version's own fields, and the checksum.
 Status CheckFrame(std::span<const std::byte> bytes) {
-  if (!BeginsWith(bytes, kMagic)) return Corrupt("does not begin like one");
-  ByteReader reader(bytes.subspan(kMagic.size()));
+  if (!BeginsWith(bytes, kRecordMagic)) return CorruptRecord("does not begin like one");
+  ByteReader reader(bytes.subspan(kRecordMagic.size()));
   const uint32_t version = reader.Number<uint32_t>();
-  if (version > kVersion) {
+  if (version > kRecordVersion) {
     return Fail(ErrorCode::kUnsupported, "a record's header has format version " + std::to_string(version) +
-                                             "; this build knows up to " + std::to_string(kVersion));
+                                             "; this build knows up to " + std::to_string(kRecordVersion));
   }
-  if (version == 0 || reader.Number<uint32_t>() != bytes.size()) return Corrupt("has another length");
-  if (bytes.size() < EncodedBytes(0, 0, 0, 0) || !IsSealed(bytes)) return Corrupt("has another checksum");
+  if (version == 0 || reader.Number<uint32_t>() != bytes.size()) return CorruptRecord("has another length");
+  if (bytes.size() < EncodedBytes(0, 0, 0, 0) || !IsSealed(bytes)) return CorruptRecord("has another checksum");
   return {};
 }
 
@@ -108,8 +108,8 @@ std::vector<std::byte> EncodeHeader(const RecordHeader& header) {
   const size_t bytes = EncodedHeaderBytes(header);
   KVIST_CHECK(header.part_checksums.size() == header.part_bytes.size() && bytes <= UINT32_MAX);
   ByteWriter writer;
-  writer.Text(kMagic);
-  writer.Number(kVersion);
+  writer.Text(kRecordMagic);
+  writer.Number(kRecordVersion);
   writer.Number(uint32_t(bytes));
   writer.Bytes(header.digest.bytes);
   writer.Number(header.group);
@@ -128,7 +128,7 @@ std::vector<std::byte> EncodeHeader(const RecordHeader& header) {
 
 Result<RecordHeader> DecodeHeader(std::span<const std::byte> bytes) {
   KVIST_TRY_VOID(CheckFrame(bytes));
-  ByteReader reader(bytes.subspan(kMagic.size() + 2 * sizeof(uint32_t)));
+  ByteReader reader(bytes.subspan(kRecordMagic.size() + 2 * sizeof(uint32_t)));
   RecordHeader header;
   const auto digest = reader.Bytes(header.digest.bytes.size());
   std::memcpy(header.digest.bytes.data(), digest.data(), digest.size());
@@ -140,14 +140,14 @@ Result<RecordHeader> DecodeHeader(std::span<const std::byte> bytes) {
   const uint32_t model_bytes = reader.Number<uint32_t>(), form_bytes = reader.Number<uint32_t>();
   // From here on the counts are known to be those of bytes that are there.
   if (EncodedBytes(model_bytes, form_bytes, num_tokens, num_parts) != bytes.size())
-    return Corrupt("contradicts itself");
+    return CorruptRecord("contradicts itself");
   header.model = AsText(reader.Bytes(model_bytes));
   header.form = AsText(reader.Bytes(form_bytes));
   for (uint32_t i = 0; i < num_tokens; ++i) header.tokens.push_back(reader.Number<Token>());
   for (uint32_t i = 0; i < num_parts; ++i) header.part_bytes.push_back(reader.Number<uint64_t>());
   for (uint32_t i = 0; i < num_parts; ++i) header.part_checksums.push_back(reader.ReadChecksum());
   if (reader.has_failed() || flags > kIsSealed || !DoBytesAddUp(header.part_bytes))
-    return Corrupt("contradicts itself");
+    return CorruptRecord("contradicts itself");
   return header;
 }
 

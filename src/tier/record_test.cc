@@ -11,7 +11,7 @@
 
 #include "tier/bytes.h"
 
-namespace kvist {
+namespace kvist::record_test {
 namespace {
 
 std::vector<std::byte> RandomBytes(size_t num_bytes, std::mt19937_64& random) {
@@ -182,4 +182,4 @@ TEST_CASE("record: each part is verified on its own") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::record_test

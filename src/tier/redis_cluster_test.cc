@@ -6,7 +6,7 @@
 
 #include "tier/redis_fake_server.h"
 
-namespace kvist {
+namespace kvist::redis_cluster_test {
 namespace {
 
 using namespace std::chrono_literals;
@@ -237,4 +237,4 @@ TEST_CASE("Redis cluster: three servers, and a slot that moves while it is used"
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::redis_cluster_test

@@ -8,7 +8,7 @@
 #include "tier/redis_fake_server.h"
 #include "tier/redis_tier.h"
 
-namespace kvist {
+namespace kvist::redis_faults_test {
 namespace {
 
 using namespace std::chrono_literals;
@@ -219,4 +219,4 @@ TEST_CASE("Redis faults: a name that can't be resolved, a port where nobody list
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::redis_faults_test

@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-namespace kvist {
+namespace kvist::redis_protocol_test {
 namespace {
 
 using Kind = RedisReply::Kind;
@@ -137,4 +137,4 @@ TEST_CASE("Redis protocol: random bytes are replies or nonsense, never written o
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::redis_protocol_test

@@ -9,7 +9,7 @@
 #include "tier/bytes.h"
 #include "tier/redis_test_server.h"
 
-namespace kvist {
+namespace kvist::redis_tier_test {
 namespace {
 
 using namespace std::chrono_literals;
@@ -276,4 +276,4 @@ TEST_CASE("Redis tier: many calls at once share four connections") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::redis_tier_test

@@ -10,31 +10,28 @@
 namespace kvist {
 namespace {
 
-constexpr std::string_view kMagic = "KVISTSEG";
-constexpr uint32_t kVersion = 1;
-constexpr std::string_view kExtension = ".seg";
-constexpr uint64_t kFixedBytes = 40;  // before the records' entries
+constexpr std::string_view kSegmentMagic = "KVISTSEG";
+constexpr uint32_t kSegmentVersion = 1;
+constexpr std::string_view kSegmentExtension = ".seg";
+constexpr uint64_t kSegmentFixedBytes = 40;  // before the records' entries
 constexpr uint64_t kEntryBytes = 48;
 constexpr uint64_t kMaxTableBytes = uint64_t{64} << 20;
 constexpr size_t kFirstReadBytes = 4096;  // the whole table of most segments
 
 uint64_t TableBytes(uint64_t num_records) {
-  return kFixedBytes + num_records * kEntryBytes + kChecksumBytes;
-}
-
-std::unexpected<Error> Corrupt(const std::string& what) {
-  return Fail(ErrorCode::kCorrupt, what);
+  return kSegmentFixedBytes + num_records * kEntryBytes + kChecksumBytes;
 }
 
 // The bytes up to where the table's number of records says that it ends.
-Result<std::vector<std::byte>> ReadTableBytes(const File& file, uint64_t file_bytes) {
+Result<std::vector<std::byte>> ReadSegmentTableBytes(const File& file, uint64_t file_bytes) {
   std::vector<std::byte> bytes(std::min<uint64_t>(file_bytes, kFirstReadBytes));
   KVIST_TRY_VOID(ReadAt(file, 0, bytes));
-  if (!BeginsWith(bytes, kMagic.substr(0, bytes.size()))) return Fail(ErrorCode::kNotFound, "it is no segment");
+  if (!BeginsWith(bytes, kSegmentMagic.substr(0, bytes.size()))) return Fail(ErrorCode::kNotFound, "it is no segment");
   if (bytes.size() < TableBytes(0)) return Corrupt("it ends in its table");
-  ByteReader reader(std::span<const std::byte>(bytes).subspan(kMagic.size()));
+  ByteReader reader(std::span<const std::byte>(bytes).subspan(kSegmentMagic.size()));
   const uint32_t version = reader.Number<uint32_t>();
-  if (version > kVersion) return Fail(ErrorCode::kUnsupported, "it has format version " + std::to_string(version));
+  if (version > kSegmentVersion)
+    return Fail(ErrorCode::kUnsupported, "it has format version " + std::to_string(version));
   const uint64_t table_bytes = TableBytes(reader.Number<uint32_t>());
   if (version == 0 || table_bytes > std::min(file_bytes, kMaxTableBytes)) return Corrupt("its table is damaged");
   const size_t num_read = bytes.size();
@@ -64,12 +61,12 @@ SegmentRecord ReadRecord(ByteReader& reader) {
 }  // namespace
 
 std::string SegmentFileName(const FileId& id) {
-  return HexOf(id) + std::string(kExtension);
+  return HexOf(id) + std::string(kSegmentExtension);
 }
 
 std::optional<FileId> ParseSegmentFileName(std::string_view name) {
-  if (!name.ends_with(kExtension)) return std::nullopt;
-  return ParseHex(name.substr(0, name.size() - kExtension.size()));
+  if (!name.ends_with(kSegmentExtension)) return std::nullopt;
+  return ParseHex(name.substr(0, name.size() - kSegmentExtension.size()));
 }
 
 size_t NumRecordsOfSegment(std::span<const TierWrite> writes, uint64_t segment_bytes) {
@@ -110,8 +107,8 @@ Status WriteRecords(const File& file, const SegmentTable& table, std::span<const
 
 Status WriteTable(const File& file, const SegmentTable& table) {
   ByteWriter writer;
-  writer.Text(kMagic);
-  writer.Number(kVersion);
+  writer.Text(kSegmentMagic);
+  writer.Number(kSegmentVersion);
   writer.Number(uint32_t(table.records.size()));
   writer.Number(table.file_bytes);
   writer.Number(table.order);
@@ -128,9 +125,9 @@ Status WriteTable(const File& file, const SegmentTable& table) {
 
 Result<SegmentTable> ReadTable(const File& file) {
   KVIST_TRY(const struct stat stat, StatOf(file));
-  KVIST_TRY(const std::vector<std::byte> bytes, ReadTableBytes(file, uint64_t(stat.st_size)));
+  KVIST_TRY(const std::vector<std::byte> bytes, ReadSegmentTableBytes(file, uint64_t(stat.st_size)));
   if (!IsSealed(bytes)) return Corrupt("its table is damaged");
-  ByteReader reader{std::span(bytes).subspan(kMagic.size() + sizeof(uint32_t))};
+  ByteReader reader{std::span(bytes).subspan(kSegmentMagic.size() + sizeof(uint32_t))};
   const uint32_t num_records = reader.Number<uint32_t>();
   SegmentTable table;
   table.file_bytes = reader.Number<uint64_t>();

@@ -9,19 +9,15 @@
 namespace kvist {
 namespace {
 
-constexpr std::string_view kMagic = "KVISTSES";
-constexpr uint32_t kVersion = 1;
-constexpr std::string_view kExtension = ".session";
+constexpr std::string_view kSessionMagic = "KVISTSES";
+constexpr uint32_t kSessionVersion = 1;
+constexpr std::string_view kSessionExtension = ".session";
 constexpr size_t kMaxNameBytes = 100;
-constexpr uint64_t kFixedBytes = 48;  // before segments and keys
+constexpr uint64_t kSessionFixedBytes = 48;  // before segments and keys
 constexpr uint64_t kSegmentBytes = 16, kKeyBytes = 20;
 
 uint64_t TableBytes(uint64_t num_segments, uint64_t num_keys) {
-  return kFixedBytes + num_segments * kSegmentBytes + num_keys * kKeyBytes + kChecksumBytes;
-}
-
-std::unexpected<Error> Corrupt(const std::string& what) {
-  return Fail(ErrorCode::kCorrupt, what);
+  return kSessionFixedBytes + num_segments * kSegmentBytes + num_keys * kKeyBytes + kChecksumBytes;
 }
 
 bool IsOfNames(char c) {
@@ -29,21 +25,22 @@ bool IsOfNames(char c) {
 }
 
 // The bytes up to where the table's numbers say that it ends.
-Result<std::vector<std::byte>> ReadTableBytes(const File& file, uint64_t file_bytes) {
-  std::vector<std::byte> bytes(std::min(file_bytes, kFixedBytes));
+Result<std::vector<std::byte>> ReadSessionTableBytes(const File& file, uint64_t file_bytes) {
+  std::vector<std::byte> bytes(std::min(file_bytes, kSessionFixedBytes));
   KVIST_TRY_VOID(ReadAt(file, 0, bytes));
-  if (!BeginsWith(bytes, kMagic.substr(0, bytes.size()))) return Fail(ErrorCode::kNotFound, "it is no session");
-  if (bytes.size() < kFixedBytes) return Corrupt("it ends in its table");
-  ByteReader reader(std::span<const std::byte>(bytes).subspan(kMagic.size()));
+  if (!BeginsWith(bytes, kSessionMagic.substr(0, bytes.size()))) return Fail(ErrorCode::kNotFound, "it is no session");
+  if (bytes.size() < kSessionFixedBytes) return Corrupt("it ends in its table");
+  ByteReader reader(std::span<const std::byte>(bytes).subspan(kSessionMagic.size()));
   const uint32_t version = reader.Number<uint32_t>();
-  if (version > kVersion) return Fail(ErrorCode::kUnsupported, "it has format version " + std::to_string(version));
+  if (version > kSessionVersion)
+    return Fail(ErrorCode::kUnsupported, "it has format version " + std::to_string(version));
   const uint32_t num_segments = reader.Number<uint32_t>(), num_keys = reader.Number<uint32_t>();
   const uint64_t table_bytes = TableBytes(num_segments, num_keys);
   if (version == 0 || num_keys > kMaxSessionKeys || num_segments > num_keys || table_bytes > file_bytes) {
     return Corrupt("its table is damaged");
   }
   bytes.resize(table_bytes);
-  KVIST_TRY_VOID(ReadAt(file, kFixedBytes, std::span(bytes).subspan(kFixedBytes)));
+  KVIST_TRY_VOID(ReadAt(file, kSessionFixedBytes, std::span(bytes).subspan(kSessionFixedBytes)));
   return bytes;
 }
 
@@ -54,20 +51,20 @@ bool IsSessionName(std::string_view name) {
 }
 
 std::string SessionFileName(const std::string& name) {
-  return name + std::string(kExtension);
+  return name + std::string(kSessionExtension);
 }
 
 std::optional<std::string> ParseSessionFileName(std::string_view file_name) {
-  if (!file_name.ends_with(kExtension)) return std::nullopt;
-  file_name.remove_suffix(kExtension.size());
+  if (!file_name.ends_with(kSessionExtension)) return std::nullopt;
+  file_name.remove_suffix(kSessionExtension.size());
   if (!IsSessionName(file_name)) return std::nullopt;
   return std::string(file_name);
 }
 
 std::vector<std::byte> EncodeSessionTable(const SessionTable& table) {
   ByteWriter writer;
-  writer.Text(kMagic);
-  writer.Number(kVersion);
+  writer.Text(kSessionMagic);
+  writer.Number(kSessionVersion);
   writer.Number(uint32_t(table.segments.size()));
   writer.Number(uint32_t(table.keys.size()));
   writer.Number(uint32_t{0});
@@ -83,9 +80,9 @@ std::vector<std::byte> EncodeSessionTable(const SessionTable& table) {
 
 Result<SessionTable> ReadSessionTable(const File& file) {
   KVIST_TRY(const struct stat stat, StatOf(file));
-  KVIST_TRY(const std::vector<std::byte> bytes, ReadTableBytes(file, uint64_t(stat.st_size)));
+  KVIST_TRY(const std::vector<std::byte> bytes, ReadSessionTableBytes(file, uint64_t(stat.st_size)));
   if (!IsSealed(bytes)) return Corrupt("its table is damaged");
-  ByteReader reader{std::span(bytes).subspan(kMagic.size() + sizeof(uint32_t))};
+  ByteReader reader{std::span(bytes).subspan(kSessionMagic.size() + sizeof(uint32_t))};
   SessionTable table;
   table.segments.resize(reader.Number<uint32_t>());
   table.keys.resize(reader.Number<uint32_t>());

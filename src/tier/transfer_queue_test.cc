@@ -9,7 +9,7 @@
 #include <random>
 #include <string>
 
-namespace kvist {
+namespace kvist::transfer_queue_test {
 namespace {
 
 using enum TransferPriority;
@@ -213,4 +213,4 @@ TEST_CASE("transfer queue: many threads submit, cancel and wait; each transfer r
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::transfer_queue_test

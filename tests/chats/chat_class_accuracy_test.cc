@@ -7,7 +7,7 @@
 
 #include "tests/chats/labelled_chats.h"
 
-namespace kvist {
+namespace kvist::chat_class_accuracy_test {
 namespace {
 
 std::vector<LabelledChat> ReadOrFail() {
@@ -72,4 +72,4 @@ TEST_CASE("chat class: the article's rule is what the article says") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::chat_class_accuracy_test

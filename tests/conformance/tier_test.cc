@@ -9,7 +9,7 @@
 #include "tier/redis_test_server.h"
 #include "tier/redis_tier.h"
 
-namespace kvist {
+namespace kvist::tier_test {
 namespace {
 
 TEST_CASE("tier conformance: disk") {
@@ -30,4 +30,4 @@ TEST_CASE("tier conformance: Redis") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::tier_test

@@ -17,7 +17,7 @@
 #include "model/golden.h"
 #include "model/model.h"
 
-namespace kvist {
+namespace kvist::model_golden_test {
 namespace {
 
 constexpr Form kExact = {Codec::kF32, Codec::kF32};
@@ -183,4 +183,4 @@ TEST_CASE("warm equals cold: Gemma 3") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::model_golden_test

@@ -17,7 +17,7 @@
 #include "model/gguf.h"
 #include "model/tokenizer.h"
 
-namespace kvist {
+namespace kvist::tokenizer_golden_test {
 namespace {
 
 std::string ModelPath(const std::string& name) {
@@ -163,4 +163,4 @@ TEST_CASE("golden: the real chat templates") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::tokenizer_golden_test

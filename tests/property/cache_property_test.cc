@@ -17,7 +17,7 @@
 
 // The whole cache beside a naive model through random operations. KVIST_SEED=n plays others, KVIST_OPERATIONS=n makes
 // it longer.
-namespace kvist {
+namespace kvist::cache_property_test {
 namespace {
 
 using testing::NaiveBlocks;
@@ -250,4 +250,4 @@ TEST_CASE("cache: ten thousand random operations agree with the naive model") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::cache_property_test

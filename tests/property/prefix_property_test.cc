@@ -15,7 +15,7 @@
 #include "kvist/cache.h"
 #include "tests/property/naive_cache.h"
 
-namespace kvist {
+namespace kvist::prefix_property_test {
 namespace {
 
 using testing::EmptyOutput;
@@ -181,4 +181,4 @@ TEST_CASE("prefixes: sharing changes no bit, whatever happens") {
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::prefix_property_test

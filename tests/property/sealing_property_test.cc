@@ -21,7 +21,7 @@
 // Two caches of one quantised form beside each other through the same random operations, the steps of the second cut
 // into random parts; beside them a model of what is sealed, and one in f16. KVIST_SEED=n plays others,
 // KVIST_OPERATIONS=n makes it longer.
-namespace kvist {
+namespace kvist::sealing_property_test {
 namespace {
 
 using testing::NaiveSealedSequence;
@@ -305,4 +305,4 @@ TEST_CASE("sealing: random operations in whole steps and in parts agree, and wit
 }
 
 }  // namespace
-}  // namespace kvist
+}  // namespace kvist::sealing_property_test
