@@ -78,8 +78,10 @@ struct LaneEvidence {
   std::vector<int32_t> positions;  // [token]
   std::vector<float> keys;         // [token][key_dim], rotated to their positions
   std::vector<float> values;       // [token][value_dim]
-  // Softmax probabilities of the last queries over all tokens; those of one query head after the other's, each in
-  // ascending order of position: [row][token]. The last row of each head is the last query's.
+  // What the last 64 queries gave a token (softmax probabilities over all tokens), mean over them and the query heads.
+  std::vector<float> recent;  // [token]
+  // Each of those queries by itself; those of one query head after the other's, each in ascending order of position:
+  // [row][token]. The last row of each head is the last query's. Only for a policy of one's own.
   int num_query_heads = 0;
   int num_rows_per_head = 0;
   std::vector<float> probabilities;

@@ -21,6 +21,11 @@ const float* QueryAt(const LayerGeometry& geometry, const float* queries, int64_
   return queries + (size_t(token) * size_t(geometry.num_query_heads) + size_t(head)) * size_t(geometry.key_dim);
 }
 
+// Of the query heads of one KV head.
+size_t FloatsPerQuery(const LayerGeometry& geometry) {
+  return size_t(geometry.num_heads_per_kv_head()) * size_t(geometry.key_dim);
+}
+
 }  // namespace
 
 QueryMoments AttentionObserver::FutureMoments(const LayerGeometry& geometry, const Turn& turn, const Moments& moments) {
@@ -48,6 +53,7 @@ AttentionObserver::AttentionObserver(const CacheGeometry* geometry)
   for (size_t i = 0; i < layers_.size(); ++i) {
     const LayerGeometry& of_layer = geometry->layers[i];
     layers_[i].mass.resize(size_t(of_layer.num_kv_heads));
+    layers_[i].waiting.resize(size_t(of_layer.num_kv_heads));
     layers_[i].peak.resize(size_t(of_layer.num_kv_heads));
     layers_[i].moments.resize(size_t(of_layer.num_query_heads));
     layers_[i].first_with_same_rope =
@@ -56,19 +62,20 @@ AttentionObserver::AttentionObserver(const CacheGeometry* geometry)
 }
 
 void AttentionObserver::Want(const WantedEvidence& wanted) {
-  wanted_.probabilities |= wanted.probabilities;
+  wanted_.recent |= wanted.recent;
   wanted_.mass |= wanted.mass;
   wanted_.future_queries |= wanted.future_queries;
 }
 
 bool AttentionObserver::Has(const WantedEvidence& wanted, int64_t num_tokens) const {
-  const bool has_seen = seen_.probabilities >= wanted.probabilities && seen_.mass >= wanted.mass &&
+  const bool has_seen = seen_.recent >= wanted.recent && seen_.mass >= wanted.mass &&
                         seen_.future_queries >= wanted.future_queries && seen_.peak >= wanted.peak;
-  return has_seen && (!wanted.probabilities || !RecentPositions(num_tokens, kNumRecent).empty());
+  return has_seen && (!wanted.recent || !RecentPositions(num_tokens, kNumRecent).empty());
 }
 
 WantedEvidence AttentionObserver::Known(int64_t num_tokens) const {
-  return {.probabilities = Has({.probabilities = true}, num_tokens),
+  return {.recent = Has({.recent = true}, num_tokens),
+          .rows = Has({.recent = true}, num_tokens),
           .mass = Has({.mass = true}, num_tokens),
           .future_queries = Has({.future_queries = true}, num_tokens),
           .peak = Has({.peak = true}, num_tokens)};
@@ -91,6 +98,7 @@ void AttentionObserver::TakePeaks(const AttentionObserver& other) {
 void AttentionObserver::Clear() {
   for (Layer& layer : layers_) {
     for (auto& of_head : layer.mass) of_head.clear();
+    std::ranges::fill(layer.waiting, Waiting());
     for (auto& of_head : layer.peak) of_head.clear();
     std::ranges::fill(layer.moments, Moments());
   }
@@ -103,8 +111,7 @@ void AttentionObserver::Clear() {
 void AttentionObserver::Prepare(int64_t first_position, int64_t num_tokens) {
   const int64_t end_position = first_position + num_tokens;
   seen_ = wanted_;
-  const int64_t first_recent =
-      wanted_.probabilities ? std::max(first_position, end_position - kNumRecent) : end_position;
+  const int64_t first_recent = wanted_.recent ? std::max(first_position, end_position - kNumRecent) : end_position;
   for (int64_t position = first_recent; position < end_position; ++position) {
     recent_positions_[size_t(position % kNumRecent)] = position;
   }
@@ -112,12 +119,13 @@ void AttentionObserver::Prepare(int64_t first_position, int64_t num_tokens) {
     const LayerGeometry& geometry = geometry_->layers[i];
     if (geometry.window > 0) continue;
     const auto floats_per_token = size_t(geometry.num_query_heads) * size_t(geometry.key_dim);
-    if (wanted_.probabilities) layers_[i].recent_queries.resize(kNumRecent * floats_per_token);
+    if (wanted_.recent) layers_[i].recent_queries.resize(kNumRecent * floats_per_token);
     if (!wanted_.mass) continue;
     for (auto& of_head : layers_[i].mass) {
       of_head.resize(size_t(first_position));  // what a step that was forgotten has left
       of_head.resize(size_t(end_position));
     }
+    for (Waiting& of_head : layers_[i].waiting) of_head.Truncate(first_position, FloatsPerQuery(geometry));
   }
   if (wanted_.future_queries) PrepareTurns(first_position, end_position);
 }
@@ -146,7 +154,7 @@ void AttentionObserver::Note(const LayerView& layer, int64_t first_position, int
       if (reads_keys) NotePeak(layer, kv_head, first_position, num_tokens, queries);
       continue;
     }
-    if (seen_.probabilities) NoteRecent(layer, kv_head, first_position, num_tokens, queries);
+    if (seen_.recent) NoteRecent(layer, kv_head, first_position, num_tokens, queries);
     if (seen_.mass && reads_keys) NoteMass(layer, kv_head, first_position, num_tokens, queries);
     if (seen_.future_queries) NoteMoments(layer, kv_head, first_position, num_tokens, queries);
   }
@@ -169,23 +177,40 @@ void AttentionObserver::NoteMass(const LayerView& layer, int kv_head, int64_t fi
                                  const float* queries) {
   const LayerGeometry& geometry = layer.geometry;
   const int num_heads = geometry.num_heads_per_kv_head();
-  std::vector<float> rows;
-  std::vector<int32_t> row_positions;
+  Waiting& waiting = layers_[size_t(layer.index)].waiting[size_t(kv_head)];
   const int64_t end_position = first_position + num_tokens;
+  const int64_t num_evicted = end_position - NumHeld(layer, kv_head, end_position);
   for (int64_t position = NextMultiple(first_position, kMassStride); position < end_position; position += kMassStride) {
+    const int64_t stride = MassStride(position - num_evicted);
+    if (position % stride != 0) continue;
     const float* from = QueryAt(geometry, queries, position - first_position, kv_head * num_heads);
-    rows.insert(rows.end(), from, from + size_t(num_heads) * size_t(geometry.key_dim));
-    row_positions.insert(row_positions.end(), size_t(num_heads), int32_t(position));
+    waiting.queries.insert(waiting.queries.end(), from, from + FloatsPerQuery(geometry));
+    waiting.positions.push_back(int32_t(position));
+    waiting.weights.push_back(float(stride / kMassStride));
   }
-  if (row_positions.empty()) return;
-  const LaneRows lane = ReadLane(layer, kv_head, end_position, false);
+  if (waiting.positions.size() < kMostWaiting) return;
+  SumWaiting(layer, kv_head, ReadLane(layer, kv_head, end_position, {.keys = true}));
+}
+
+void AttentionObserver::SumWaiting(const LayerView& layer, int kv_head, const LaneRows& rows) {
+  Waiting& waiting = layers_[size_t(layer.index)].waiting[size_t(kv_head)];
+  const auto num_heads = size_t(layer.geometry.num_heads_per_kv_head());
+  std::vector<int32_t> row_positions;
+  for (const int32_t position : waiting.positions) row_positions.insert(row_positions.end(), num_heads, position);
   std::vector<float>& mass = layers_[size_t(layer.index)].mass[size_t(kv_head)];
-  const float share = 1 / float(num_heads);
-  ForEachProbabilities(layer, lane.positions, lane.keys, rows, row_positions,
-                       [&](size_t, std::span<const float> probabilities) {
+  ForEachProbabilities(layer, rows.positions, rows.keys, waiting.queries, row_positions,
+                       [&](size_t row, std::span<const float> probabilities) {
+                         const float share = waiting.weights[row / num_heads] / float(num_heads);
                          for (size_t i = 0; i < probabilities.size(); ++i)
-                           mass[size_t(lane.positions[i])] += probabilities[i] * share;
+                           mass[size_t(rows.positions[i])] += probabilities[i] * share;
                        });
+  waiting = {};
+}
+
+void AttentionObserver::Waiting::Truncate(int64_t end_position, size_t floats_per_query) {
+  while (!positions.empty() && positions.back() >= end_position) positions.pop_back();
+  weights.resize(positions.size());
+  queries.resize(positions.size() * floats_per_query);
 }
 
 // KVzip's softmax: over the first tokens, those that are repeated, and the repetition itself.
@@ -194,7 +219,7 @@ void AttentionObserver::NotePeak(const LayerView& layer, int kv_head, int64_t fi
   const LayerGeometry& geometry = layer.geometry;
   const int num_heads = geometry.num_heads_per_kv_head();
   const auto dim = size_t(geometry.key_dim);
-  LaneRows lane = ReadLane(layer, kv_head, first_position + num_tokens, false);
+  LaneRows lane = ReadLane(layer, kv_head, first_position + num_tokens, {.keys = true});
   size_t num_seen = 0;
   for (size_t i = 0; i < lane.positions.size(); ++i) {
     const int64_t position = lane.positions[i];
@@ -265,31 +290,16 @@ std::vector<int64_t> AttentionObserver::RecentPositions(int64_t num_tokens, int 
 }
 
 void AttentionObserver::Collect(const LayerView& layer, int kv_head, const LaneRows& rows, int64_t num_tokens,
-                                int num_queries, const WantedEvidence& wanted, LaneEvidence& evidence) const {
+                                int num_queries, const WantedEvidence& wanted, LaneEvidence& evidence) {
   const LayerGeometry& geometry = layer.geometry;
-  const Layer& noted = layers_[size_t(layer.index)];
+  Layer& noted = layers_[size_t(layer.index)];
   const int num_heads = geometry.num_heads_per_kv_head(), first_head = kv_head * num_heads;
-  const auto dim = size_t(geometry.key_dim);
   evidence.num_query_heads = num_heads;
-  if (wanted.probabilities) {
-    const auto positions = RecentPositions(num_tokens, num_queries);
-    evidence.num_rows_per_head = int(positions.size());
-    std::vector<float> queries;
-    std::vector<int32_t> query_positions;
-    for (int head = first_head; head < first_head + num_heads; ++head) {
-      for (const int64_t position : positions) {
-        const float* from = noted.recent_queries.data() +
-                            (size_t(position % kNumRecent) * size_t(geometry.num_query_heads) + size_t(head)) * dim;
-        queries.insert(queries.end(), from, from + dim);
-        query_positions.push_back(int32_t(position));
-      }
-    }
-    ForEachProbabilities(
-        layer, rows.positions, rows.keys, queries, query_positions, [&](size_t, std::span<const float> probabilities) {
-          evidence.probabilities.insert(evidence.probabilities.end(), probabilities.begin(), probabilities.end());
-        });
-  }
+  if (wanted.recent)
+    CollectRecent(layer, kv_head, rows, RecentPositions(num_tokens, num_queries), wanted.rows, evidence);
   if (wanted.mass) {
+    noted.waiting[size_t(kv_head)].Truncate(num_tokens, FloatsPerQuery(geometry));  // of a step that was forgotten
+    SumWaiting(layer, kv_head, rows);
     const auto& mass = noted.mass[size_t(kv_head)];
     for (const int32_t position : rows.positions) {
       evidence.mass.push_back(size_t(position) < mass.size() ? mass[size_t(position)] : 0.0f);
@@ -308,6 +318,33 @@ void AttentionObserver::Collect(const LayerView& layer, int kv_head, const LaneR
   for (int head = first_head; head < first_head + num_heads; ++head) {
     evidence.future_queries.push_back(FutureMoments(geometry, turn, noted.moments[size_t(head)]));
   }
+}
+
+void AttentionObserver::CollectRecent(const LayerView& layer, int kv_head, const LaneRows& rows,
+                                      std::span<const int64_t> positions, bool each, LaneEvidence& evidence) const {
+  const LayerGeometry& geometry = layer.geometry;
+  const auto dim = size_t(geometry.key_dim), num_heads = size_t(evidence.num_query_heads);
+  const float* noted = layers_[size_t(layer.index)].recent_queries.data();
+  std::vector<float> queries;
+  std::vector<int32_t> query_positions;
+  for (size_t head = size_t(kv_head) * num_heads; head < size_t(kv_head + 1) * num_heads; ++head) {
+    for (const int64_t position : positions) {
+      const float* from = noted + (size_t(position % kNumRecent) * size_t(geometry.num_query_heads) + head) * dim;
+      queries.insert(queries.end(), from, from + dim);
+      query_positions.push_back(int32_t(position));
+    }
+  }
+  evidence.num_rows_per_head = int(positions.size());
+  if (each) evidence.probabilities.reserve(query_positions.size() * rows.positions.size());
+  std::vector<double> sums(rows.positions.size());
+  ForEachProbabilities(
+      layer, rows.positions, rows.keys, queries, query_positions, [&](size_t, std::span<const float> probabilities) {
+        for (size_t i = 0; i < sums.size(); ++i) sums[i] += double(probabilities[i]);
+        if (!each) return;
+        evidence.probabilities.insert(evidence.probabilities.end(), probabilities.begin(), probabilities.end());
+      });
+  const auto count = double(query_positions.size());
+  for (const double sum : sums) evidence.recent.push_back(float(sum / count));
 }
 
 }  // namespace kvist

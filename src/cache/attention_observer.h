@@ -2,6 +2,7 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -20,8 +21,16 @@ class AttentionObserver {
  public:
   static constexpr int kNumRecent = 64;  // last queries that are remembered
   // Of every so many positions one query's probabilities are summed: the sums' order is what counts, and reading all
-  // keys again for every query would cost as much as attention does.
+  // keys again for every query would cost as much as attention does. Where a lane holds many tokens it is one of more
+  // positions, counted as often, so that it does not cost more the longer the text is.
   static constexpr int64_t kMassStride = 8;
+  static constexpr int64_t kMostTokensOfStride = 2048;
+  static constexpr int64_t MassStride(int64_t num_held) {
+    const auto times = uint64_t(num_held / kMostTokensOfStride);
+    return kMassStride * int64_t(2 * std::bit_floor(times) + (times == 0 ? 1 : 0));
+  }
+  // They wait until so many have come together, or the sums are wanted: keys are read once for all of them.
+  static constexpr size_t kMostWaiting = 16;
   // Likewise for queries' moments, which are means: every fourth position's.
   static constexpr int64_t kMomentStride = 4;
   static constexpr int64_t kNumSkippedMoments = 4;  // the first tokens' queries are unlike all others
@@ -48,9 +57,9 @@ class AttentionObserver {
   void Note(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, Worker worker);
 
   // What was noted of a lane, for its tokens in `rows`; of the last num_queries queries before num_tokens. Those of the
-  // evidence's members that the policy wants.
+  // evidence's members that the policy wants. Different lanes at a time by different threads, if they like.
   void Collect(const LayerView& layer, int kv_head, const LaneRows& rows, int64_t num_tokens, int num_queries,
-               const WantedEvidence& wanted, LaneEvidence& evidence) const;
+               const WantedEvidence& wanted, LaneEvidence& evidence);
 
  private:
   struct Repeating {
@@ -63,9 +72,17 @@ class AttentionObserver {
     std::vector<float> products_sum;  // [key_dim][key_dim]
     void Add(std::span<const float> query);
   };
+  // Queries of a lane whose probabilities have not been summed yet.
+  struct Waiting {
+    std::vector<float> queries;      // [query][query head of the lane][key_dim]
+    std::vector<int32_t> positions;  // ascending
+    std::vector<float> weights;      // [query]
+    void Truncate(int64_t end_position, size_t floats_per_query);
+  };
   struct Layer {
     std::vector<float> recent_queries;     // [position % kNumRecent][query head][key_dim]
     std::vector<std::vector<float>> mass;  // [kv head][position]
+    std::vector<Waiting> waiting;          // [kv head]
     std::vector<std::vector<float>> peak;  // [kv head][position]
     std::vector<Moments> moments;          // [query head]
     size_t first_with_same_rope = 0;       // layer
@@ -76,9 +93,13 @@ class AttentionObserver {
   void NoteRecent(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                   const float* queries);
   void NoteMass(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens, const float* queries);
+  void SumWaiting(const LayerView& layer, int kv_head, const LaneRows& rows);
   void NotePeak(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens, const float* queries);
   void NoteMoments(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                    const float* queries);
+  // each: also every query's by itself.
+  void CollectRecent(const LayerView& layer, int kv_head, const LaneRows& rows, std::span<const int64_t> positions,
+                     bool each, LaneEvidence& evidence) const;
   std::vector<int64_t> RecentPositions(int64_t num_tokens, int num_queries) const;  // that were noted, ascending
 
   const CacheGeometry* geometry_;

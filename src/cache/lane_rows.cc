@@ -20,10 +20,12 @@ class TileReader {
         value_dim_(layer.geometry.value_dim) {}
 
   // Appends slots [first, end).
-  void Read(const BlockLayout::Layer& place, const std::byte* k, int first, int end, bool with_values, LaneRows& rows) {
-    ReadKeys(place, k);
-    rows.keys.insert(rows.keys.end(), tile_rows_.begin() + first * key_dim_, tile_rows_.begin() + end * key_dim_);
-    if (!with_values) return;
+  void Read(const BlockLayout::Layer& place, const std::byte* k, int first, int end, LaneParts parts, LaneRows& rows) {
+    if (parts.keys) {
+      ReadKeys(place, k);
+      rows.keys.insert(rows.keys.end(), tile_rows_.begin() + first * key_dim_, tile_rows_.begin() + end * key_dim_);
+    }
+    if (!parts.values) return;
     ReadValues(place, k + place.k_tile_bytes);
     rows.values.insert(rows.values.end(), tile_rows_.begin() + first * value_dim_,
                        tile_rows_.begin() + end * value_dim_);
@@ -54,24 +56,23 @@ void AppendPositions(int64_t begin, int count, std::vector<int32_t>& positions) 
   for (int i = 0; i < count; ++i) positions.push_back(int32_t(begin + i));
 }
 
-void ReadKept(const LayerView& layer, int kv_head, bool with_values, TileReader& reader, LaneRows& rows) {
+void ReadKept(const LayerView& layer, int kv_head, LaneParts parts, TileReader& reader, LaneRows& rows) {
   if (layer.kept == nullptr) return;
   const auto positions = layer.kept->positions(layer.layer_in_group, kv_head);
   rows.positions.insert(rows.positions.end(), positions.begin(), positions.end());
   for (int tile = 0; tile < layer.kept->num_tiles(layer.layer_in_group, kv_head); ++tile) {
     reader.Read(layer.final_place(), layer.kept->tile(layer.layer_in_group, kv_head, tile), 0,
-                layer.kept->num_slots(layer.layer_in_group, kv_head, tile), with_values, rows);
+                layer.kept->num_slots(layer.layer_in_group, kv_head, tile), parts, rows);
   }
 }
 
-void ReadRef(const LayerView& layer, int kv_head, const BlockRef& ref, int num_slots, bool with_values,
+void ReadRef(const LayerView& layer, int kv_head, const BlockRef& ref, int num_slots, LaneParts parts,
              TileReader& reader, LaneRows& rows) {
   AppendPositions(ref.position, num_slots, rows.positions);
   const size_t first_key = rows.keys.size();
   const std::byte* lane = ref.is_sealed ? layer.SealedLane(ref, kv_head) : layer.OpenLane(ref, kv_head);
-  reader.Read(ref.is_sealed ? layer.sealed : layer.open, lane, ref.first_slot, ref.first_slot + num_slots, with_values,
-              rows);
-  if (ref.delta != 0) {
+  reader.Read(ref.is_sealed ? layer.sealed : layer.open, lane, ref.first_slot, ref.first_slot + num_slots, parts, rows);
+  if (parts.keys && ref.delta != 0) {
     Rotate(layer.geometry.rope, ref.delta, rows.keys.data() + first_key, num_slots, layer.geometry.key_dim);
   }
 }
@@ -109,15 +110,27 @@ std::vector<float> TilesOf(std::span<const float> rows, size_t dim, size_t block
 
 }  // namespace
 
-LaneRows ReadLane(const LayerView& layer, int kv_head, int64_t end_position, bool with_values) {
+int64_t NumHeld(const LayerView& layer, int kv_head, int64_t end_position) {
+  int64_t num_held = layer.kept != nullptr ? std::ssize(layer.kept->positions(layer.layer_in_group, kv_head)) : 0;
+  for (const BlockRef& ref : layer.table.refs()) {
+    num_held += std::clamp<int64_t>(end_position - ref.position, 0, ref.num_slots);
+  }
+  return num_held;
+}
+
+LaneRows ReadLane(const LayerView& layer, int kv_head, int64_t end_position, LaneParts parts) {
   LaneRows rows;
   TileReader reader(layer);
-  ReadKept(layer, kv_head, with_values, reader, rows);
+  const auto num_held = size_t(NumHeld(layer, kv_head, end_position));
+  rows.positions.reserve(num_held);
+  if (parts.keys) rows.keys.reserve(num_held * size_t(layer.geometry.key_dim));
+  if (parts.values) rows.values.reserve(num_held * size_t(layer.geometry.value_dim));
+  ReadKept(layer, kv_head, parts, reader, rows);
   const size_t num_kept = rows.positions.size();
   for (const BlockRef& ref : layer.table.refs()) {
     const auto num_slots = int(std::clamp<int64_t>(end_position - ref.position, 0, ref.num_slots));
     KVIST_CHECK(!ref.spilled);
-    if (num_slots > 0) ReadRef(layer, kv_head, ref, num_slots, with_values, reader, rows);
+    if (num_slots > 0) ReadRef(layer, kv_head, ref, num_slots, parts, reader, rows);
   }
   SortByPosition(layer.geometry, rows, num_kept);
   return rows;

@@ -8,18 +8,22 @@
 #include <vector>
 
 #include "cache/attend.h"
+#include "policy/retention.h"
 
 namespace kvist {
 
 // The tokens of one lane, read back from tiles, in ascending order of position.
 struct LaneRows {
   std::vector<int32_t> positions;  // [token]
-  std::vector<float> keys;         // [token][key_dim], rotated to their positions of today
-  std::vector<float> values;       // [token][value_dim]; empty where only keys were wanted
+  std::vector<float> keys;         // [token][key_dim], rotated to their positions of today; empty where not wanted
+  std::vector<float> values;       // [token][value_dim]; likewise
 };
 
 // Kept tokens, then those of blocks before end_position. REQUIRES: none of them is spilled.
-LaneRows ReadLane(const LayerView& layer, int kv_head, int64_t end_position, bool with_values);
+LaneRows ReadLane(const LayerView& layer, int kv_head, int64_t end_position, LaneParts parts);
+
+// How many tokens of those that would be.
+int64_t NumHeld(const LayerView& layer, int kv_head, int64_t end_position);
 
 // Calls visit(row, probabilities) for each query row (rotated, not scaled), in order: softmax over the tokens that it
 // may see, and 0 for the others, [token]. `keys` as LaneRows has them. positions: of tokens ascending, of rows any.

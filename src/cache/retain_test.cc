@@ -22,6 +22,7 @@ namespace {
 using testing::Last;
 using testing::RandomStep;
 using testing::RunRest;
+using testing::RunStep;
 using testing::RunStepOnThreads;
 using testing::SmallGeometry;
 using testing::StepData;
@@ -180,14 +181,17 @@ Scores SnapKv(const Lane& lane) {
 
 Scores ScoresByFormula(RetentionPolicy policy, const Lane& lane) {
   Scores scores;
-  std::vector<int64_t> every_eighth;
-  for (int64_t position = 0; position < lane.num_tokens(); position += 8) every_eighth.push_back(position);
+  std::vector<int64_t> some;  // every eighth; from 2,048 on every sixteenth, counted twice
+  for (int64_t position = 0; position < lane.num_tokens(); position += 8) {
+    if (position < 2048) some.push_back(position);
+    if (position >= 2048 && position % 16 == 0) some.insert(some.end(), {position, position});
+  }
   const int first_head = lane.kv_head * lane.heads_per_group();
   switch (policy) {
     case RetentionPolicy::kTova:
       return lane.SumOfProbabilities({lane.num_tokens() - 1}, 0, lane.geometry.num_query_heads);
     case RetentionPolicy::kH2o:
-      return lane.SumOfProbabilities(every_eighth, first_head, first_head + lane.heads_per_group());
+      return lane.SumOfProbabilities(some, first_head, first_head + lane.heads_per_group());
     case RetentionPolicy::kSnapKv:
       return SnapKv(lane);
     case RetentionPolicy::kExpected:
@@ -264,6 +268,19 @@ TEST_CASE("retain: each policy keeps the tokens that its paper's formula says") 
       }
     }
   }
+}
+
+TEST_CASE("retain: h2o looks at fewer queries of a long text, and counts them as often") {
+  constexpr int64_t kLong = 2600;
+  const CacheGeometry geometry = SmallGeometry(0);
+  std::mt19937 random(12);
+  const StepData text = RandomStep(random, geometry, kLong);
+  const auto cache = OpenCache(geometry);
+  Sequence sequence = Begin(*cache);
+  RunRest(geometry, text, sequence, 512);
+  REQUIRE(sequence.Retain({.policy = RetentionPolicy::kH2o}, 1500));
+  CHECK(AreBest(sequence.HeldPositions(0, 0), LaneScores(RetentionPolicy::kH2o, geometry, text, 0, 0), kBlockTokens,
+                1840));
 }
 
 // Of tokens [begin, end), the largest probability that queries from `repeat` on give each, looking at the first four,
@@ -526,6 +543,36 @@ TEST_CASE("retain: the bits depend neither on steps nor on threads") {
     }
     CHECK(outs[0] == outs[1]);
     CHECK(outs[0] == outs[2]);
+  }
+}
+
+TEST_CASE("retain: queries that were forgotten or cut off before they were summed have no part in h2o's sums") {
+  const CacheGeometry geometry = SmallGeometry(0);
+  std::mt19937 random(16);
+  const StepData text = RandomStep(random, geometry, kTokens), other = RandomStep(random, geometry, kTokens);
+  std::vector<Sequence> sequences;
+  const auto cache = OpenCache(geometry);
+  for (const bool goes_astray : {false, true}) {
+    Sequence& sequence = sequences.emplace_back(Begin(*cache));
+    RunRest(geometry, text.Part(geometry, 0, 160), sequence, 32);
+    if (goes_astray) {
+      REQUIRE(RunStep(geometry, other.Part(geometry, 160, 200), sequence));
+      REQUIRE(sequence.Truncate(160));
+      const StepData forgotten = other.Part(geometry, 200, 240);
+      REQUIRE(sequence.Prepare(forgotten.tokens));
+      for (size_t layer = 0; layer < geometry.layers.size(); ++layer) {
+        std::vector<float> out(forgotten.tokens.size() * size_t(geometry.layers[layer].num_query_heads) *
+                               size_t(geometry.layers[layer].value_dim));
+        sequence.Append(int(layer), forgotten.keys[layer].data(), forgotten.values[layer].data());
+        sequence.Attend(int(layer), forgotten.queries[layer].data(), out.data());
+      }
+    }
+    REQUIRE(sequence.Retain({.policy = RetentionPolicy::kH2o}, 150));  // what is left waits, and is summed now
+    RunRest(geometry, text, sequence, 1);
+    REQUIRE(sequence.Retain({.policy = RetentionPolicy::kH2o}, 150));
+  }
+  for (int head = 0; head < geometry.layers[0].num_kv_heads; ++head) {
+    CHECK(sequences[0].HeldPositions(0, head) == sequences[1].HeldPositions(0, head));
   }
 }
 

@@ -15,14 +15,13 @@ Turn MeanTurn(const RopeSpec& rope, int64_t first, int64_t count) {
   for (int pair = 0; pair < rope.dims / 2; ++pair) {
     const double factor = rope.frequency_factors.empty() ? 1.0 : double(rope.frequency_factors[size_t(pair)]);
     const double frequency = std::pow(double(rope.base), -2.0 * pair / rope.dims) / factor;
-    double cosine = 0, sine = 0;
-    for (int64_t position = first; position < first + count; ++position) {
-      const double angle = double(position) * double(rope.position_scale) * frequency;
-      cosine += std::cos(angle);
-      sine += std::sin(angle);
-    }
-    turn.cosine.push_back(float(cosine / double(count)));
-    turn.sine.push_back(float(sine / double(count)));
+    const double step = double(rope.position_scale) * frequency;
+    // The mean of turns by equal steps is the one in their middle, made shorter.
+    const double middle = (double(first) + double(count - 1) / 2) * step;
+    const double of_one = double(count) * std::sin(step / 2);
+    const double length = count == 1 || of_one == 0 ? 1 : std::sin(double(count) * step / 2) / of_one;
+    turn.cosine.push_back(float(length * std::cos(middle)));
+    turn.sine.push_back(float(length * std::sin(middle)));
   }
   return turn;
 }

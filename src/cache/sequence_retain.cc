@@ -161,13 +161,12 @@ Sequence::State::RetainPlan Sequence::State::PlanRetain(const BlockTable& table,
   return plan;
 }
 
-std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer,
-                                                          const RetentionOptions& options) const {
+std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer, const RetentionOptions& options) {
   std::vector<LaneEvidence> lanes;
   WantedEvidence wanted = WantedOf(options.policy);
   if (options.policy == RetentionPolicy::kOwn && observer) wanted = observer->Known(num_tokens);
   for (int kv_head = 0; kv_head < layer.geometry.num_kv_heads; ++kv_head) {
-    LaneRows rows = ReadLane(layer, kv_head, num_tokens, true);
+    LaneRows rows = ReadLane(layer, kv_head, num_tokens, PartsOf(options.policy));
     LaneEvidence& lane = lanes.emplace_back();
     lane.key_dim = layer.geometry.key_dim;
     lane.value_dim = layer.geometry.value_dim;
@@ -182,7 +181,7 @@ std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer
 }
 
 Sequence::State::ScoredLanes Sequence::State::ScoreLayer(const LayerView& layer, const RetentionOptions& options,
-                                                         const TokenScorer& own, const RetainPlan& plan) const {
+                                                         const TokenScorer& own, const RetainPlan& plan) {
   auto lanes = GatherEvidence(layer, options);
   ScoredLanes scored{.scores = ScoreTokens(options, layer.index, lanes, own), .positions = {}, .candidates = {}};
   for (LaneEvidence& lane : lanes) {
@@ -236,7 +235,7 @@ KeptTokens::Lanes Sequence::State::ChooseTokens(BudgetShape shape, std::span<con
 
 void Sequence::State::Compact(const LayerView& layer, const KeptTokens& into) const {
   for (int kv_head = 0; kv_head < layer.geometry.num_kv_heads; ++kv_head) {
-    const LaneRows rows = ReadLane(layer, kv_head, num_tokens, true);
+    const LaneRows rows = ReadLane(layer, kv_head, num_tokens, {.keys = true, .values = true});
     std::vector<int32_t> chosen;
     for (const int32_t position : into.positions(layer.layer_in_group, kv_head)) {
       chosen.push_back(int32_t(std::ranges::lower_bound(rows.positions, position) - rows.positions.begin()));

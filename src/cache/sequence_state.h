@@ -137,14 +137,14 @@ struct Sequence::State {
   };
   Status CheckRetain(const RetentionOptions& options, const TokenScorer& own, int64_t num_tokens_to_keep) const;
   RetainPlan PlanRetain(const BlockTable& table, const RetentionOptions& options, int64_t num_tokens_to_keep) const;
-  std::vector<LaneEvidence> GatherEvidence(const LayerView& layer, const RetentionOptions& options) const;
+  std::vector<LaneEvidence> GatherEvidence(const LayerView& layer, const RetentionOptions& options);
   struct ScoredLanes {  // of a layer: [kv head]
     std::vector<std::vector<float>> scores;
     std::vector<std::vector<int32_t>> positions;
     std::vector<CandidateRange> candidates;
   };
   ScoredLanes ScoreLayer(const LayerView& layer, const RetentionOptions& options, const TokenScorer& own,
-                         const RetainPlan& plan) const;
+                         const RetainPlan& plan);
   static Status CheckScores(std::span<const ScoredLanes> layers);
   static KeptTokens::Lanes ChooseTokens(BudgetShape shape, std::span<const ScoredLanes> layers,
                                         std::span<const int64_t> budgets);

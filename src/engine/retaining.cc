@@ -51,7 +51,8 @@ std::string RetainSpec(const RetainSettings& settings) {
   return policy +
          (settings.num_tokens > 0 ? ":tokens=" + std::to_string(settings.num_tokens)
                                   : ":keep=" + NumberText(settings.share)) +
-         ",shape=" + BudgetShapeName(settings.options.shape) + ",margin=" + std::to_string(settings.margin_tokens) +
+         ",shape=" + BudgetShapeName(settings.options.shape) +
+         (settings.margin_tokens > 0 ? ",margin=" + std::to_string(settings.margin_tokens) : "") +
          ",recent=" + std::to_string(settings.options.recent_tokens) +
          ",sinks=" + std::to_string(settings.options.sink_tokens);
 }
@@ -84,7 +85,8 @@ Status Retainer::EndStep(Sequence& sequence, const GoesOn& goes_on) {
   if (!settings_.is_on() || num_to_hold_ == 0) return {};
   // Whole blocks of first and last tokens may have left more than was wanted: trying again at once would not help.
   const double least = std::max(static_cast<double>(num_to_hold_), num_left_);
-  if (sequence.num_held_tokens() < least + static_cast<double>(settings_.margin_tokens)) return {};
+  const int64_t margin = settings_.margin_tokens > 0 ? settings_.margin_tokens : MarginTokens(num_to_hold_);
+  if (sequence.num_held_tokens() < least + static_cast<double>(margin)) return {};
   return Retain(sequence, goes_on);
 }
 

@@ -2,6 +2,7 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -19,16 +20,16 @@ namespace kvist {
 // When a text that is being generated gives up tokens, and how many stay: once its prompt has been computed, and
 // whenever its answer has grown by the margin.
 struct RetainSettings {
-  RetentionOptions options;     // kFull: never
-  int64_t num_tokens = 0;       // that a lane holds afterwards, on average; 0: the share
-  double share = 0.5;           // of the prompt's tokens
-  int64_t margin_tokens = 128;  // held beyond that before tokens are given up again
+  RetentionOptions options;   // kFull: never
+  int64_t num_tokens = 0;     // that a lane holds afterwards, on average; 0: the share
+  double share = 0.5;         // of the prompt's tokens
+  int64_t margin_tokens = 0;  // held beyond that before tokens are given up again; 0: as MarginTokens has it
   bool operator==(const RetainSettings&) const = default;
 
   bool is_on() const { return options.policy != RetentionPolicy::kFull; }
 };
 
-// "POLICY" or "POLICY:keep=0.5,shape=adaptive,margin=128,recent=64,sinks=4", or with tokens=1024 instead of keep.
+// "POLICY" or "POLICY:keep=0.5,shape=adaptive,margin=256,recent=64,sinks=4", or with tokens=1024 instead of keep.
 // kInvalidArgument names what is wrong and what there is.
 Result<RetainSettings> ParseRetain(std::string_view spec);
 std::string RetainSpec(const RetainSettings& settings);  // the inverse, in full
@@ -40,6 +41,12 @@ struct RetainStats {
   double held_tokens = 0;  // after the last time
   size_t held_bytes = 0;
 };
+
+// A quarter of what a lane is to hold, 128 at least: giving up takes time for each token that is held, so this takes
+// the same share of the time for few and for many.
+constexpr int64_t MarginTokens(int64_t num_to_hold) {
+  return std::max<int64_t>(128, num_to_hold / 4);
+}
 
 // Carries the settings out for one sequence: one for each, from its first token on. Borrows the model. While the budget
 // has no room for a copy of what is to stay, or for kvzip's second pass, nothing is given up; it is tried again when

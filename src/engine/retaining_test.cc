@@ -44,6 +44,7 @@ TEST_CASE("retaining: settings are read, written, and refused with what is wrong
   for (const char* spec : {"snapkv:keep=0.25,shape=adaptive,margin=16", "window:tokens=96,margin=7", "full", "kvzip"}) {
     CHECK(ParseRetain(RetainSpec(ParseRetain(spec).value())).value() == ParseRetain(spec).value());
   }
+  CHECK(RetainSpec(ParseRetain("snapkv").value()) == "snapkv:keep=0.5,shape=uniform,recent=64,sinks=4");
   CHECK_FALSE(ParseRetain("full")->is_on());
   CHECK(ParseRetain("kvzip:keep=0.5")->options.shape == BudgetShape::kGlobal);
   CHECK(ParseRetain("kvzip:keep=0.5,shape=uniform")->options.shape == BudgetShape::kUniform);
@@ -99,6 +100,13 @@ TEST_CASE("retaining: tokens go after the prompt and whenever the answer has gro
   CHECK(generation->retained.held_tokens < 160 + 32);  // whole blocks
   CHECK(generator.sequence().num_held_tokens() < 160 + 32 + 32);
   CHECK(generator.sequence().num_tokens() == 419);
+
+  // Without a margin of one's own it is 128 for so few.
+  Generator other_generator(engine.model.get(), engine.tokenizer, other_cache.get());
+  const auto by_default = other_generator.Generate(prompt, Options("window:tokens=160,recent=32", 140), {});
+  REQUIRE(by_default);
+  CHECK(by_default->retained.num_times == 2);
+  CHECK(MarginTokens(1024) == 256);
 
   // The next turn goes on with what is held.
   std::vector<Token> longer = prompt;

@@ -3,13 +3,17 @@
 #include "policy/retention.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <queue>
 #include <string>
 #include <type_traits>
 #include <utility>
+
+#include "base/round_up.h"
 
 namespace kvist {
 namespace {
@@ -109,21 +113,6 @@ Scores KeyDiffScores(const LaneEvidence& lane) {
   return scores;
 }
 
-// Mean over rows [first_row, num_rows_per_head) of each query head.
-Scores MeanProbabilities(const LaneEvidence& lane, int first_row) {
-  std::vector<double> sums(lane.num_tokens());
-  for (int head = 0; head < lane.num_query_heads; ++head) {
-    for (int row = first_row; row < lane.num_rows_per_head; ++row) {
-      const float* from = lane.probabilities.data() + size_t(head * lane.num_rows_per_head + row) * lane.num_tokens();
-      for (size_t i = 0; i < sums.size(); ++i) sums[i] += from[i];
-    }
-  }
-  const double count = double(lane.num_query_heads) * (lane.num_rows_per_head - first_row);
-  Scores scores;
-  for (const double sum : sums) scores.push_back(float(sum / count));
-  return scores;
-}
-
 // Average over so many neighbours, of which those outside count as 0.
 Scores Pool(const Scores& scores, int size) {
   Scores pooled(scores.size());
@@ -137,31 +126,83 @@ Scores Pool(const Scores& scores, int size) {
   return pooled;
 }
 
-// ln E[exp(scale q.k)] for a normal q: scale mean.k + scale^2 / 2 kT covariance k, by tokens.
-std::vector<double> ExpectedLogits(const LaneEvidence& lane, const QueryMoments& moments) {
-  const int dim = lane.key_dim;
-  const double scale = lane.attention_scale;
-  std::vector<double> logits;
-  std::vector<float> covariance = moments.second;
-  for (int i = 0; i < dim; ++i)
-    for (int j = 0; j < dim; ++j) covariance[size_t(i * dim + j)] -= moments.mean[size_t(i)] * moments.mean[size_t(j)];
-  std::vector<float> turned(moments.mean.size());
-  for (size_t token = 0; token < lane.num_tokens(); ++token) {
-    const float* key = KeyOf(lane, token);
-    std::ranges::fill(turned, 0.0f);
-    for (int i = 0; i < dim; ++i)
-      for (int j = 0; j < dim; ++j) turned[size_t(j)] += key[i] * covariance[size_t(i * dim + j)];
-    const double along = std::inner_product(key, key + dim, moments.mean.begin(), 0.0);
-    const double spread = std::inner_product(key, key + dim, turned.begin(), 0.0);
-    logits.push_back(scale * along + scale * scale / 2 * spread);
+// ln E[exp(scale q.k)] for a normal q: k.(scale mean + scale^2 / 2 covariance k), of some keys at once. Nothing else of
+// a policy takes as long. The covariance is symmetric, so its lower half will do; it is met in small squares that stay
+// in registers: some tokens by some of its columns. (Left to itself the compiler makes no vectors of them: four times
+// as long.)
+class ExpectedLogits {
+ public:
+  static constexpr size_t kTokens = 4;
+
+  ExpectedLogits(const QueryMoments& moments, float scale)
+      : dim_(moments.mean.size()),
+        stride_(RoundUp(dim_, kColumns)),
+        mean_(stride_),
+        lower_(dim_ * stride_),
+        keys_(kTokens * stride_) {
+    const auto& mean = moments.mean;
+    for (size_t i = 0; i < dim_; ++i) {
+      mean_[i] = scale * mean[i];
+      for (size_t j = 0; j <= i; ++j) {
+        const float covariance = moments.second[i * dim_ + j] - mean[i] * mean[j];
+        lower_[i * stride_ + j] = scale * scale / 2 * covariance * (j < i ? 2 : 1);
+      }
+    }
   }
-  return logits;
-}
+
+  // keys: [token][dim] of 1 to kTokens tokens.
+  std::array<float, kTokens> Of(std::span<const float> keys) {
+    for (size_t token = 0; token * dim_ < keys.size(); ++token) {
+      std::ranges::copy(keys.subspan(token * dim_, dim_), keys_.begin() + int64_t(token * stride_));
+    }
+    Four logits[kTokens] = {};
+    for (size_t first = 0; first < dim_; first += kColumns) {
+      Four sums[kTokens][2];
+      for (auto& of_token : sums) of_token[0] = Load(&mean_[first]), of_token[1] = Load(&mean_[first + 4]);
+      for (size_t i = first; i < dim_; ++i) {
+        const Four left = Load(&lower_[i * stride_ + first]), right = Load(&lower_[i * stride_ + first + 4]);
+        for (size_t token = 0; token < kTokens; ++token) {
+          sums[token][0] += keys_[token * stride_ + i] * left;
+          sums[token][1] += keys_[token * stride_ + i] * right;
+        }
+      }
+      for (size_t token = 0; token < kTokens; ++token) {
+        const float* key = &keys_[token * stride_ + first];
+        logits[token] += sums[token][0] * Load(key) + sums[token][1] * Load(key + 4);
+      }
+    }
+    std::array<float, kTokens> out;
+    for (size_t token = 0; token < kTokens; ++token) {
+      out[token] = (logits[token][0] + logits[token][1]) + (logits[token][2] + logits[token][3]);
+    }
+    return out;
+  }
+
+ private:
+  using Four = float __attribute__((vector_size(4 * sizeof(float))));
+  static constexpr size_t kColumns = 8;
+  static Four Load(const float* from) {
+    Four four;
+    std::memcpy(&four, from, sizeof(four));
+    return four;
+  }
+
+  const size_t dim_, stride_;
+  std::vector<float> mean_;   // scaled
+  std::vector<float> lower_;  // [row][column], scaled: twice what is below the covariance's diagonal
+  std::vector<float> keys_;   // [token][column]
+};
 
 Scores ExpectedScores(const LaneEvidence& lane) {
   std::vector<double> expected(lane.num_tokens());
   for (const QueryMoments& moments : lane.future_queries) {
-    std::vector<double> weights = ExpectedLogits(lane, moments);
+    ExpectedLogits logits(moments, lane.attention_scale);
+    std::vector<double> weights;
+    for (size_t first = 0; first < lane.num_tokens(); first += logits.kTokens) {
+      const size_t count = std::min(logits.kTokens, lane.num_tokens() - first);
+      const auto some = logits.Of({KeyOf(lane, first), count * size_t(lane.key_dim)});
+      weights.insert(weights.end(), some.begin(), some.begin() + int64_t(count));
+    }
     const double largest = std::ranges::max(weights);
     double sum = 0;
     for (double& weight : weights) sum += weight = std::exp(weight - largest);
@@ -200,11 +241,11 @@ Scores ScoreLane(const RetentionOptions& options, uint64_t lane_seed, const Lane
     case RetentionPolicy::kKeyDiff:
       return KeyDiffScores(lane);
     case RetentionPolicy::kTova:
-      return MeanProbabilities(lane, lane.num_rows_per_head - 1);
+      return lane.recent;  // of one query
     case RetentionPolicy::kH2o:
       return lane.mass;
     case RetentionPolicy::kSnapKv:
-      return Pool(MeanProbabilities(lane, 0), kSnapKvPooling);
+      return Pool(lane.recent, kSnapKvPooling);
     case RetentionPolicy::kExpected:
       return ExpectedScores(lane);
     case RetentionPolicy::kKvzip:
@@ -288,8 +329,29 @@ Status RetentionOptions::Validate() const {
   return {};
 }
 
+LaneParts PartsOf(RetentionPolicy policy) {
+  switch (policy) {
+    case RetentionPolicy::kFull:
+    case RetentionPolicy::kWindow:
+    case RetentionPolicy::kRandom:
+    case RetentionPolicy::kKvzip:
+      return {};
+    case RetentionPolicy::kKnorm:
+    case RetentionPolicy::kKeyDiff:
+    case RetentionPolicy::kTova:
+    case RetentionPolicy::kH2o:
+    case RetentionPolicy::kSnapKv:
+      return {.keys = true};
+    case RetentionPolicy::kArticleNorm:
+    case RetentionPolicy::kExpected:
+    case RetentionPolicy::kOwn:
+      break;
+  }
+  return {.keys = true, .values = true};
+}
+
 WantedEvidence WantedOf(RetentionPolicy policy) {
-  return {.probabilities = policy == RetentionPolicy::kTova || policy == RetentionPolicy::kSnapKv,
+  return {.recent = policy == RetentionPolicy::kTova || policy == RetentionPolicy::kSnapKv,
           .mass = policy == RetentionPolicy::kH2o,
           .future_queries = policy == RetentionPolicy::kExpected,
           .peak = policy == RetentionPolicy::kKvzip};
@@ -297,7 +359,7 @@ WantedEvidence WantedOf(RetentionPolicy policy) {
 
 bool NeedsObserving(RetentionPolicy policy) {
   const WantedEvidence wanted = WantedOf(policy);
-  return wanted.probabilities || wanted.mass || wanted.future_queries;
+  return wanted.recent || wanted.mass || wanted.future_queries;
 }
 
 bool NeedsRepetition(RetentionPolicy policy) {

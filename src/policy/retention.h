@@ -12,13 +12,21 @@
 // values are stored.
 namespace kvist {
 
-// What a policy needs beside keys and values.
+// The numbers of a lane's tokens that somebody reads, beside their positions.
+struct LaneParts {
+  bool keys = false;
+  bool values = false;
+};
+LaneParts PartsOf(RetentionPolicy policy);
+
+// What a policy needs beside those.
 struct WantedEvidence {
-  bool probabilities = false;
+  bool recent = false;
+  bool rows = false;  // of recent queries, each by itself
   bool mass = false;
   bool future_queries = false;
   bool peak = false;
-  bool any() const { return probabilities || mass || future_queries || peak; }
+  bool any() const { return recent || mass || future_queries || peak; }
 };
 WantedEvidence WantedOf(RetentionPolicy policy);
 
