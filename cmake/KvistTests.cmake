@@ -23,12 +23,6 @@ function(kvist_add_test_program name label library)
   add_test(NAME ${label} COMMAND ${name})
   set_tests_properties(${label} PROPERTIES LABELS ${label} TIMEOUT 900)
 endfunction()
-# ggml's threads wait for each other by spinning: two programs that use all cores at once take many times as long as
-# one after the other.
-function(kvist_runs_models name)
-  set_tests_properties(${name} PROPERTIES RUN_SERIAL ON)
-endfunction()
-
 file(GLOB conformance_tests CONFIGURE_DEPENDS tests/conformance/*.cc)
 file(GLOB property_tests CONFIGURE_DEPENDS tests/property/*.cc)
 kvist_add_test_program(kvist_unit_test unit kvist ${library_tests} ${conformance_tests})
@@ -62,7 +56,9 @@ if(KVIST_BUILD_ENGINE)
   file(GLOB golden_tests CONFIGURE_DEPENDS tests/golden/*.cc)
   file(GLOB bench_tests CONFIGURE_DEPENDS bench/*/*_test.cc)
   kvist_add_test_program(kvist_engine_test engine kvist_bench ${engine_tests} ${golden_tests} ${bench_tests})
-  kvist_runs_models(engine)
+  # ggml's threads wait for each other by spinning: two programs that use all cores at once take many times as long as
+  # one after the other.
+  set_tests_properties(engine PROPERTIES RUN_SERIAL ON)
   # The classifier of conversations on labelled ones (tests/data/chats): a test, and a program that prints its scores
   # and the features that tools/fit_chat_classifier.py fits it to.
   kvist_add_test_program(kvist_chat_class_test chat_class kvist tests/chats/chat_class_accuracy_test.cc
@@ -101,12 +97,13 @@ kvist_add_script_test(python_report python ${report_python} tests/python/test_re
 kvist_add_script_test(python_report_quality python ${report_python} tests/python/test_report_quality.py)
 set_tests_properties(python_report python_report_quality PROPERTIES SKIP_RETURN_CODE 77)
 if(TARGET kvist_program)
+  # Two halves that take about as long, with one thread of the model each.
   kvist_add_script_test(program program Python3::Interpreter tests/program/test_program.py
-                        $<TARGET_FILE:kvist_program>)
+                        $<TARGET_FILE:kvist_program> WithoutModel Chat SchemaChecker)
+  kvist_add_script_test(program_with_model program Python3::Interpreter tests/program/test_program.py
+                        $<TARGET_FILE:kvist_program> WithModel)
   kvist_add_script_test(program_sessions program Python3::Interpreter tests/program/test_sessions.py
                         $<TARGET_FILE:kvist_program>)
-  kvist_runs_models(program)
-  kvist_runs_models(program_sessions)
 endif()
 if(NOT KVIST_SANITIZE)  # an installed library with a sanitizer in it is of no use to anybody
   kvist_add_script_test(install install bash tests/install/run.sh "${PROJECT_BINARY_DIR}" "${CMAKE_COMMAND}")
