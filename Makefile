@@ -12,7 +12,7 @@ export GGML_DIR ?=
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 	@echo '  Variables: JOBS=N compiles on N cores; GGML_DIR=PREFIX takes a ggml of your own;'
-	@echo '             CMAKE_FLAGS=-DNAME=VALUE sets options of CMakeLists.txt;'
+	@echo '             CMAKE_FLAGS=-DNAME=VALUE sets options of CMakeLists.txt (-DKVIST_UNITY=OFF: one file at a time);'
 	@echo '             KVIST_MODELS_DIR=DIR keeps models there (now: ~/.local/share/kvist/models).'
 
 setup: ## what the build needs: Debian packages, ggml in .venv

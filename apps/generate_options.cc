@@ -67,7 +67,7 @@ std::string RetainHelp() {
   return "Give up tokens once the prompt is computed, and while the answer grows, as in " + RetainSpec(defaults) +
          ", which are the defaults of the options; or with tokens=1024 instead of keep, or margin=256, the tokens that "
          "an "
-         "answer grows by before some are given up again (else a quarter of what is kept, 128 at least). Policies: " +
+         "answer grows by before some are given up again (else a quarter of what is kept, 128 to 1024). Policies: " +
          RetentionPolicyNames() + "; shapes: " + shapes +
          " (kvzip's own; docs/compression.md). `kvist eval --retain` takes a list of policies instead";
 }

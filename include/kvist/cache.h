@@ -296,7 +296,8 @@ class Sequence {
   Result<RetentionReport> Retain(const TokenScorer& scorer, RetentionOptions options, int64_t num_tokens_to_keep);
   // From the next step on, Attend also notes what the policy wants to know of attention (tova, h2o, snapkv, expected);
   // what is noted for other policies stays. kInvalidArgument where it wants nothing. Cost: within the noise of a prompt
-  // (docs/compression.md); memory beside the budget, for SmolLM2 4.4 MB for the last queries and as much for moments.
+  // (docs/compression.md); memory beside the budget, for SmolLM2 4.4 MB for the last queries, as much for moments, and
+  // 1 MB for h2o, or an eighth of the queries of the longest step.
   Status Observe(RetentionPolicy policy);
   bool is_observing() const;
   // For kvzip: the tokens of the next steps repeat tokens [begin, end) of the sequence, a few thousand at most, until

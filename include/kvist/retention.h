@@ -22,7 +22,7 @@ enum class RetentionPolicy : uint8_t {
   kKnorm,        // the smallest key norm (Devoto 2024)
   kKeyDiff,      // keys least like the lane's mean direction (Park 2025)
   kTova,         // what the last query attends to, mean over all heads (Oren 2024)
-  kH2o,          // what all queries together attended to, and as many of the last tokens (Zhang 2023)
+  kH2o,          // what every eighth query attended to, and as many of the last tokens (Zhang 2023)
   kSnapKv,       // what the last 64 queries attend to, smoothed over 5 tokens (Li 2024)
   kExpected,     // what queries of the positions to come are expected to attend to (Devoto 2025)
   kKvzip,  // what the model attends to when it repeats the text (Kim 2025): a second pass, Sequence::ObserveRepeating
@@ -85,7 +85,9 @@ struct LaneEvidence {
   int num_query_heads = 0;
   int num_rows_per_head = 0;
   std::vector<float> probabilities;
-  std::vector<float> mass;  // [token] sum of the probabilities that queries gave it, mean over the query heads
+  // [token] sum of the probabilities that every eighth query gave it, mean over the query heads; where a lane holds
+  // 2,048 tokens that every sixteenth gave it, doubled, and so on.
+  std::vector<float> mass;
   std::vector<float> peak;  // [token] largest probability that any query gave it that repeated the text
   // Moments of the queries, turned to the positions to come: mean of the rotations applied; [query head].
   std::vector<QueryMoments> future_queries;

@@ -108,6 +108,20 @@ void AttentionObserver::Clear() {
   std::ranges::fill(recent_positions_, -1);
 }
 
+void AttentionObserver::Truncate(int64_t num_tokens) {
+  const auto shorten = [&](auto& of_heads) {
+    for (auto& of_head : of_heads) of_head.resize(std::min(of_head.size(), size_t(num_tokens)));
+  };
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    shorten(layers_[i].mass);
+    shorten(layers_[i].peak);
+    for (Waiting& of_head : layers_[i].waiting) of_head.Truncate(num_tokens, FloatsPerQuery(geometry_->layers[i]));
+  }
+  for (int64_t& position : recent_positions_) {
+    if (position >= num_tokens) position = -1;
+  }
+}
+
 void AttentionObserver::Prepare(int64_t first_position, int64_t num_tokens) {
   const int64_t end_position = first_position + num_tokens;
   seen_ = wanted_;
@@ -121,11 +135,7 @@ void AttentionObserver::Prepare(int64_t first_position, int64_t num_tokens) {
     const auto floats_per_token = size_t(geometry.num_query_heads) * size_t(geometry.key_dim);
     if (wanted_.recent) layers_[i].recent_queries.resize(kNumRecent * floats_per_token);
     if (!wanted_.mass) continue;
-    for (auto& of_head : layers_[i].mass) {
-      of_head.resize(size_t(first_position));  // what a step that was forgotten has left
-      of_head.resize(size_t(end_position));
-    }
-    for (Waiting& of_head : layers_[i].waiting) of_head.Truncate(first_position, FloatsPerQuery(geometry));
+    for (auto& of_head : layers_[i].mass) of_head.resize(size_t(end_position));
   }
   if (wanted_.future_queries) PrepareTurns(first_position, end_position);
 }
@@ -178,6 +188,10 @@ void AttentionObserver::NoteMass(const LayerView& layer, int kv_head, int64_t fi
   const LayerGeometry& geometry = layer.geometry;
   const int num_heads = geometry.num_heads_per_kv_head();
   Waiting& waiting = layers_[size_t(layer.index)].waiting[size_t(kv_head)];
+  // Those of steps before this one, which may be forgotten yet.
+  if (waiting.positions.size() >= kMostWaiting) {
+    SumWaiting(layer, kv_head, ReadLane(layer, kv_head, first_position, {.keys = true}));
+  }
   const int64_t end_position = first_position + num_tokens;
   const int64_t num_evicted = end_position - NumHeld(layer, kv_head, end_position);
   for (int64_t position = NextMultiple(first_position, kMassStride); position < end_position; position += kMassStride) {
@@ -188,8 +202,10 @@ void AttentionObserver::NoteMass(const LayerView& layer, int kv_head, int64_t fi
     waiting.positions.push_back(int32_t(position));
     waiting.weights.push_back(float(stride / kMassStride));
   }
-  if (waiting.positions.size() < kMostWaiting) return;
-  SumWaiting(layer, kv_head, ReadLane(layer, kv_head, end_position, {.keys = true}));
+}
+
+bool AttentionObserver::IsWaiting(const LayerView& layer, int kv_head) const {
+  return !layers_[size_t(layer.index)].waiting[size_t(kv_head)].positions.empty();
 }
 
 void AttentionObserver::SumWaiting(const LayerView& layer, int kv_head, const LaneRows& rows) {
@@ -290,16 +306,14 @@ std::vector<int64_t> AttentionObserver::RecentPositions(int64_t num_tokens, int 
 }
 
 void AttentionObserver::Collect(const LayerView& layer, int kv_head, const LaneRows& rows, int64_t num_tokens,
-                                int num_queries, const WantedEvidence& wanted, LaneEvidence& evidence) {
+                                int num_queries, const WantedEvidence& wanted, LaneEvidence& evidence) const {
   const LayerGeometry& geometry = layer.geometry;
-  Layer& noted = layers_[size_t(layer.index)];
+  const Layer& noted = layers_[size_t(layer.index)];
   const int num_heads = geometry.num_heads_per_kv_head(), first_head = kv_head * num_heads;
   evidence.num_query_heads = num_heads;
   if (wanted.recent)
     CollectRecent(layer, kv_head, rows, RecentPositions(num_tokens, num_queries), wanted.rows, evidence);
   if (wanted.mass) {
-    noted.waiting[size_t(kv_head)].Truncate(num_tokens, FloatsPerQuery(geometry));  // of a step that was forgotten
-    SumWaiting(layer, kv_head, rows);
     const auto& mass = noted.mass[size_t(kv_head)];
     for (const int32_t position : rows.positions) {
       evidence.mass.push_back(size_t(position) < mass.size() ? mass[size_t(position)] : 0.0f);

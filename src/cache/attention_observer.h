@@ -49,17 +49,23 @@ class AttentionObserver {
   void TakePeaks(const AttentionObserver& other);
   // What is noted refers to positions, and they have changed.
   void Clear();
+  // Tokens from there on are gone. What was summed of their queries already stays.
+  void Truncate(int64_t num_tokens);
 
   // Makes room for what a step's tokens will show. A step that is forgotten after its queries were noted has had a part
-  // in moments and peaks.
+  // in moments and peaks, in nothing else.
   void Prepare(int64_t first_position, int64_t num_tokens);
   // A step's queries [token, query head, key_dim] of a layer, after their keys were appended. Called by every worker.
   void Note(const LayerView& layer, int64_t first_position, int64_t num_tokens, const float* queries, Worker worker);
 
+  // Whether queries of a lane wait to be summed, which has to be done before it loses tokens: SumWaiting, with its
+  // rows.
+  bool IsWaiting(const LayerView& layer, int kv_head) const;
+  void SumWaiting(const LayerView& layer, int kv_head, const LaneRows& rows);
   // What was noted of a lane, for its tokens in `rows`; of the last num_queries queries before num_tokens. Those of the
   // evidence's members that the policy wants. Different lanes at a time by different threads, if they like.
   void Collect(const LayerView& layer, int kv_head, const LaneRows& rows, int64_t num_tokens, int num_queries,
-               const WantedEvidence& wanted, LaneEvidence& evidence);
+               const WantedEvidence& wanted, LaneEvidence& evidence) const;
 
  private:
   struct Repeating {
@@ -93,7 +99,6 @@ class AttentionObserver {
   void NoteRecent(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                   const float* queries);
   void NoteMass(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens, const float* queries);
-  void SumWaiting(const LayerView& layer, int kv_head, const LaneRows& rows);
   void NotePeak(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens, const float* queries);
   void NoteMoments(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                    const float* queries);

@@ -558,7 +558,7 @@ TEST_CASE("retain: queries that were forgotten or cut off before they were summe
     if (goes_astray) {
       REQUIRE(RunStep(geometry, other.Part(geometry, 160, 200), sequence));
       REQUIRE(sequence.Truncate(160));
-      const StepData forgotten = other.Part(geometry, 200, 240);
+      const StepData forgotten = other.Part(geometry, 0, kTokens);  // enough to be summed
       REQUIRE(sequence.Prepare(forgotten.tokens));
       for (size_t layer = 0; layer < geometry.layers.size(); ++layer) {
         std::vector<float> out(forgotten.tokens.size() * size_t(geometry.layers[layer].num_query_heads) *
@@ -574,6 +574,30 @@ TEST_CASE("retain: queries that were forgotten or cut off before they were summe
   for (int head = 0; head < geometry.layers[0].num_kv_heads; ++head) {
     CHECK(sequences[0].HeldPositions(0, head) == sequences[1].HeldPositions(0, head));
   }
+}
+
+TEST_CASE("retain: h2o's sums are of what queries saw, also of tokens that another policy has given up since") {
+  const CacheGeometry geometry = SmallGeometry(0);
+  std::mt19937 random(17);
+  const StepData text = RandomStep(random, geometry, kTokens);
+  std::vector<std::vector<int64_t>> held;
+  for (const int64_t step_tokens : {100, 1}) {
+    const auto cache = OpenCache(geometry);
+    Sequence sequence = Begin(*cache);
+    RunRest(geometry, text.Part(geometry, 0, 200), sequence, step_tokens);
+    REQUIRE(sequence.Retain({.policy = RetentionPolicy::kWindow}, 150));
+    RunRest(geometry, text, sequence, step_tokens);
+    const auto masses = [&](int, int, const LaneEvidence& lane) {
+      double sum = 0;
+      for (size_t i = 0; i < lane.num_tokens(); ++i) sum += lane.positions[i] < 200 ? double(lane.mass[i]) : 0;
+      CHECK(sum < 26);  // 25 queries up to there; a part of what they gave is gone
+      return lane.mass;
+    };
+    REQUIRE(sequence.Fork().Retain(masses, {.recent_tokens = 75}, 150));
+    REQUIRE(sequence.Retain({.policy = RetentionPolicy::kH2o}, 150));
+    held.push_back(sequence.HeldPositions(0, 0));
+  }
+  CHECK(held[0] == held[1]);
 }
 
 TEST_CASE("retain: observing begins with the next step, whenever it is asked for") {

@@ -187,6 +187,7 @@ void Sequence::State::ForgetStep() {
     table.ForgetSealing();
     table.Truncate(num_tokens);
   }
+  if (observer) observer->Truncate(num_tokens);
   growth.Shrink(num_tokens);
   core->housekeeper->Wake();
 }

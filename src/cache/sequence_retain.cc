@@ -166,7 +166,11 @@ std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer
   WantedEvidence wanted = WantedOf(options.policy);
   if (options.policy == RetentionPolicy::kOwn && observer) wanted = observer->Known(num_tokens);
   for (int kv_head = 0; kv_head < layer.geometry.num_kv_heads; ++kv_head) {
-    LaneRows rows = ReadLane(layer, kv_head, num_tokens, PartsOf(options.policy));
+    LaneParts parts = PartsOf(options.policy);
+    const bool is_waiting = observer && observer->IsWaiting(layer, kv_head);
+    parts.keys |= is_waiting;
+    LaneRows rows = ReadLane(layer, kv_head, num_tokens, parts);
+    if (is_waiting) observer->SumWaiting(layer, kv_head, rows);
     LaneEvidence& lane = lanes.emplace_back();
     lane.key_dim = layer.geometry.key_dim;
     lane.value_dim = layer.geometry.value_dim;

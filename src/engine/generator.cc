@@ -164,6 +164,9 @@ Result<Generation> Generator::Generate(std::span<const Token> prompt, const Gene
   KVIST_TRY_VOID(CheckRequest(*model_, *cache_, prompt, options));
   KVIST_TRY(Continuation text,
             Continuation::Open(tokenizer_, prompt, options, events.on_text, MaxTextTokens(*model_, *cache_, options)));
+  if (options.retain.is_on()) {
+    KVIST_TRY_VOID(Retainer(model_, tokenizer_, options.retain).CheckPrompt(std::ssize(prompt)));
+  }
   KVIST_TRY(ReuseReport reuse, KeepCommonPrefix(prompt, options));
   if (retainer_) KVIST_TRY_VOID(retainer_->Begin(sequence_));
   return Run(*this, events, options.sequence.pages.num_tokens > 0, std::move(text), std::move(reuse)).Go();

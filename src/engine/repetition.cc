@@ -20,6 +20,12 @@ std::vector<Token> Repetition(const RepeatPrompts& prompts, std::span<const Toke
   return tokens;
 }
 
+// Behind a text of so many tokens and the request to repeat it.
+int64_t RoomForChunk(const Model& model, const RepeatPrompts& prompts, int64_t num_tokens) {
+  const auto num_asking = int64_t(std::max(prompts.first.size(), prompts.next.size())) + kNumTokensAgain;
+  return model.context_length() - num_tokens - num_asking;
+}
+
 Status Feed(Model& model, std::span<const Token> tokens, Sequence& sequence,
             const std::function<bool(int64_t)>& on_step) {
   while (!tokens.empty()) {
@@ -42,16 +48,18 @@ RepeatPrompts MakeRepeatPrompts(const Tokenizer& tokenizer) {
           .next = encode("\n\nRepeat the text above, word for word, from here on: ")};
 }
 
+Status CheckRoomToRepeat(const Model& model, const RepeatPrompts& prompts, int64_t num_tokens) {
+  if (RoomForChunk(model, prompts, num_tokens) >= std::min(kMinChunkTokens, num_tokens)) return {};
+  return Fail(ErrorCode::kOutOfRange, "the model's context of " + std::to_string(model.context_length()) +
+                                          " tokens has no room to repeat a text of " + std::to_string(num_tokens) +
+                                          " tokens behind it; kvzip is for shorter texts");
+}
+
 Status ObserveRepetition(Model& model, const RepeatPrompts& prompts, Sequence& sequence,
                          const std::function<bool(int64_t)>& on_step) {
   const int64_t num_tokens = sequence.num_tokens();
-  const auto num_asking = int64_t(std::max(prompts.first.size(), prompts.next.size())) + kNumTokensAgain;
-  int64_t chunk_tokens = std::min(kMaxChunkTokens, model.context_length() - num_tokens - num_asking);
-  if (chunk_tokens < std::min(kMinChunkTokens, num_tokens)) {
-    return Fail(ErrorCode::kOutOfRange, "the model's context of " + std::to_string(model.context_length()) +
-                                            " tokens has no room to repeat a text of " + std::to_string(num_tokens) +
-                                            " tokens behind it; kvzip is for shorter texts");
-  }
+  KVIST_TRY_VOID(CheckRoomToRepeat(model, prompts, num_tokens));
+  int64_t chunk_tokens = std::min(kMaxChunkTokens, RoomForChunk(model, prompts, num_tokens));
   for (int64_t begin = 0; begin < num_tokens;) {
     const int64_t end = std::min(begin + chunk_tokens, num_tokens);
     Sequence fork = sequence.Fork();

@@ -57,6 +57,16 @@ std::string RetainSpec(const RetainSettings& settings) {
          ",sinks=" + std::to_string(settings.options.sink_tokens);
 }
 
+int64_t Retainer::NumToHold(int64_t num_prompt_tokens) const {
+  const double of_prompt = settings_.share * static_cast<double>(num_prompt_tokens);
+  return settings_.num_tokens > 0 ? settings_.num_tokens : std::max<int64_t>(1, std::llround(of_prompt));
+}
+
+Status Retainer::CheckPrompt(int64_t num_prompt_tokens) const {
+  if (!NeedsRepetition(settings_.options.policy) || num_prompt_tokens <= NumToHold(num_prompt_tokens)) return {};
+  return CheckRoomToRepeat(*model_, MakeRepeatPrompts(*tokenizer_), num_prompt_tokens + 1);
+}
+
 int64_t Retainer::MaxReusedTokens(int64_t num_prompt_tokens) const {
   const RetentionPolicy policy = settings_.options.policy;
   if (!NeedsObserving(policy)) return num_prompt_tokens;
@@ -73,8 +83,7 @@ Status Retainer::Begin(Sequence& sequence) {
 
 Status Retainer::EndPrompt(Sequence& sequence, int64_t num_prompt_tokens, const GoesOn& goes_on) {
   if (!settings_.is_on()) return {};
-  const double of_prompt = settings_.share * static_cast<double>(num_prompt_tokens);
-  num_to_hold_ = settings_.num_tokens > 0 ? settings_.num_tokens : std::max<int64_t>(1, std::llround(of_prompt));
+  num_to_hold_ = NumToHold(num_prompt_tokens);
   num_left_ = 0;
   has_repeated_ = false;
   if (sequence.num_held_tokens() <= static_cast<double>(num_to_hold_)) return {};
@@ -91,13 +100,15 @@ Status Retainer::EndStep(Sequence& sequence, const GoesOn& goes_on) {
 }
 
 Status Retainer::Retain(Sequence& sequence, const GoesOn& goes_on) {
+  if (sequence.num_spilled_tokens() > 0) return {};
   const auto began = std::chrono::steady_clock::now();
   const Status retained = RepeatAndRetain(sequence, goes_on);
   num_left_ = sequence.num_held_tokens();
   stats_.seconds += SecondsSince(began);
   if (retained) return {};
   const ErrorCode code = retained.error().code;
-  return code == ErrorCode::kOutOfMemory || code == ErrorCode::kCancelled ? Status() : retained;
+  const bool can_go_on = code == ErrorCode::kOutOfMemory || code == ErrorCode::kOutOfRange;
+  return can_go_on || code == ErrorCode::kCancelled ? Status() : retained;
 }
 
 Status Retainer::RepeatAndRetain(Sequence& sequence, const GoesOn& goes_on) {

@@ -32,7 +32,8 @@ struct RetainSettings {
 // "POLICY" or "POLICY:keep=0.5,shape=adaptive,margin=256,recent=64,sinks=4", or with tokens=1024 instead of keep.
 // kInvalidArgument names what is wrong and what there is.
 Result<RetainSettings> ParseRetain(std::string_view spec);
-std::string RetainSpec(const RetainSettings& settings);  // the inverse, in full
+// The inverse, in full but for a margin that was left open.
+std::string RetainSpec(const RetainSettings& settings);
 
 // What giving up tokens has done to a text so far.
 struct RetainStats {
@@ -42,15 +43,15 @@ struct RetainStats {
   size_t held_bytes = 0;
 };
 
-// A quarter of what a lane is to hold, 128 at least: giving up takes time for each token that is held, so this takes
+// A quarter of what a lane is to hold, 128 to 1,024: giving up takes time for each token that is held, so this takes
 // the same share of the time for few and for many.
 constexpr int64_t MarginTokens(int64_t num_to_hold) {
-  return std::max<int64_t>(128, num_to_hold / 4);
+  return std::clamp<int64_t>(num_to_hold / 4, 128, 1024);
 }
 
 // Carries the settings out for one sequence: one for each, from its first token on. Borrows the model. While the budget
-// has no room for a copy of what is to stay, or for kvzip's second pass, nothing is given up; it is tried again when
-// the text has grown by the margin.
+// has no room for a copy of what is to stay, or the budget or the model's context none for kvzip's second pass, nothing
+// is given up; it is tried again when the text has grown by the margin. Nor are tokens of a sequence that is spilled.
 class Retainer {
  public:
   using GoesOn = std::function<bool()>;  // asked before each step of kvzip's second pass; false leaves all as it was
@@ -59,6 +60,8 @@ class Retainer {
       : model_(model), tokenizer_(std::move(tokenizer)), settings_(settings) {}
 
   const RetainSettings& settings() const { return settings_; }
+  // Before anything is computed. kOutOfRange when it is known that the prompt can't be given up as is wanted.
+  Status CheckPrompt(int64_t num_prompt_tokens) const;
   // How many tokens of a prompt may be reused from others: those that a policy has to see are computed.
   int64_t MaxReusedTokens(int64_t num_prompt_tokens) const;
   // Before the sequence's next step, whether it is the first or not.
@@ -72,6 +75,7 @@ class Retainer {
   const RetainStats& stats() const { return stats_; }
 
  private:
+  int64_t NumToHold(int64_t num_prompt_tokens) const;
   Status Retain(Sequence& sequence, const GoesOn& goes_on);
   Status RepeatAndRetain(Sequence& sequence, const GoesOn& goes_on);
 

@@ -195,6 +195,28 @@ TEST_CASE(
   }
 }
 
+TEST_CASE(
+    "retaining: where the model's context has no room for kvzip's second pass, that is said before anything is "
+    "computed") {
+  TinyEngine engine(kTiny);
+  const auto cache = OpenCache(*engine.model);
+  Generator generator(engine.model.get(), engine.tokenizer, cache.get());
+  const auto refused = generator.Generate(SomeTokens(950, 1), Options("kvzip:keep=0.5", 10), {});
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == ErrorCode::kOutOfRange);
+  CHECK(refused.error().message.find("kvzip is for shorter texts") != std::string::npos);
+  CHECK(generator.sequence().num_tokens() == 0);
+  Scheduler scheduler(engine.model.get(), engine.tokenizer, cache.get(), {});
+  const auto id = scheduler.Submit({.prompt = SomeTokens(950, 1), .options = Options("kvzip:keep=0.5", 10)});
+  REQUIRE_FALSE(id);
+  CHECK(id.error().code == ErrorCode::kOutOfRange);
+  // An answer that outgrows both what is to be held and the room goes on.
+  const auto goes_on = generator.Generate(SomeTokens(900, 1), Options("kvzip:tokens=920,margin=16", 80), {});
+  REQUIRE_MESSAGE(goes_on, (goes_on ? "" : goes_on.error().message));
+  CHECK(goes_on->tokens.size() == 80);
+  CHECK(goes_on->retained.num_times == 0);
+}
+
 TEST_CASE("retaining: the scheduler gives up the same tokens, also of requests that it has to park") {
   TinyEngine engine(kTiny);
   for (const size_t budget_blocks : {0, 12}) {

@@ -88,11 +88,14 @@ Result<RequestId> Scheduler::State::Submit(Request request) {
   KVIST_TRY(Continuation text,
             Continuation::Open(tokenizer_, request.prompt, request.options, std::move(request.on_text),
                                MaxTextTokens(*model_, *cache_, request.options)));
+  std::optional<Retainer> retainer;
+  if (request.options.retain.is_on()) {
+    retainer.emplace(model_, tokenizer_, request.options.retain);
+    KVIST_TRY_VOID(retainer->CheckPrompt(std::ssize(request.prompt)));
+  }
   cache_->Prefetch(request.prompt, request.salt);
   const std::lock_guard lock(mutex_);
   const RequestId id = ++last_id_;
-  std::optional<Retainer> retainer;
-  if (request.options.retain.is_on()) retainer.emplace(model_, tokenizer_, request.options.retain);
   auto active = std::make_shared<ActiveRequest>(id, request.priority, std::move(request.salt), std::move(text),
                                                 request.options.sequence, std::move(retainer));
   id_to_request_.emplace(id, active);

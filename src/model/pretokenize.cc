@@ -39,6 +39,12 @@ constexpr const char* kPunctuation = R"([\p{P}$+<=>^~|]+)";
 constexpr const char* kDigits = R"(\p{N}+)";
 constexpr const char* kThreeDigits = R"([0-9][0-9][0-9])";
 
+#undef SPACE
+#undef UPPER
+#undef LOWER
+#undef CONTRACTION
+#undef SPACES
+
 struct PretokenizerFamily {
   std::initializer_list<std::string_view> names;
   std::initializer_list<const char*> patterns;

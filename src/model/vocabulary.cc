@@ -16,7 +16,7 @@ std::string Key(std::string_view name) {
   return "tokenizer.ggml." + std::string(name);
 }
 
-std::unexpected<Error> Corrupt(const std::string& what) {
+std::unexpected<Error> CorruptVocabulary(const std::string& what) {
   return Fail(ErrorCode::kCorrupt, what + "; get the model file again.");
 }
 
@@ -26,7 +26,7 @@ Result<const std::vector<T>*> FindArray(const GgufFile& file, const std::string&
   const GgufValue* value = file.Find(key);
   if (value == nullptr) return nullptr;
   const auto* array = std::get_if<std::vector<T>>(value);
-  if (array == nullptr) return Corrupt(file.path() + ": " + key + " is not the array it should be");
+  if (array == nullptr) return CorruptVocabulary(file.path() + ": " + key + " is not the array it should be");
   return array;
 }
 
@@ -38,7 +38,7 @@ Result<std::vector<int64_t>> ReadIntegers(const GgufFile& file, const std::strin
   if (const auto* array = std::get_if<std::vector<uint64_t>>(value)) {
     return std::vector<int64_t>(array->begin(), array->end());
   }
-  return Corrupt(file.path() + ": " + key + " is not an array of whole numbers");
+  return CorruptVocabulary(file.path() + ": " + key + " is not an array of whole numbers");
 }
 
 Result<std::vector<TokenType>> ReadTypes(const GgufFile& file, size_t num_tokens) {
@@ -48,8 +48,8 @@ Result<std::vector<TokenType>> ReadTypes(const GgufFile& file, size_t num_tokens
   types.reserve(numbers.size());
   for (const int64_t number : numbers) {
     if (number < 0 || number > static_cast<int64_t>(TokenType::kByte)) {
-      return Corrupt(file.path() + ": " + Key("token_type") + " holds " + std::to_string(number) +
-                     ", which is no token type (0 to 6)");
+      return CorruptVocabulary(file.path() + ": " + Key("token_type") + " holds " + std::to_string(number) +
+                               ", which is no token type (0 to 6)");
     }
     types.push_back(static_cast<TokenType>(number));
   }
@@ -61,8 +61,8 @@ Result<std::optional<Token>> ReadId(const GgufFile& file, std::string_view name,
   if (file.Find(key) == nullptr) return std::nullopt;
   KVIST_TRY(const uint64_t id, file.GetUint(key));
   if (id >= num_tokens) {
-    return Corrupt(file.path() + ": " + key + " is " + std::to_string(id) + ", but there are only " +
-                   std::to_string(num_tokens) + " tokens");
+    return CorruptVocabulary(file.path() + ": " + key + " is " + std::to_string(id) + ", but there are only " +
+                             std::to_string(num_tokens) + " tokens");
   }
   return static_cast<Token>(id);
 }
@@ -102,7 +102,7 @@ Status ReadByteLevelBpe(const GgufFile& file, Vocabulary& vocabulary) {
   KVIST_TRY(const std::string_view pretokenizer, file.StringOr(Key("pre"), "default"));
   vocabulary.pretokenizer = pretokenizer;
   KVIST_TRY(const auto* merges, FindArray<std::string_view>(file, Key("merges")));
-  if (merges == nullptr) return Corrupt(file.path() + ": " + Key("merges") + " is missing");
+  if (merges == nullptr) return CorruptVocabulary(file.path() + ": " + Key("merges") + " is missing");
   vocabulary.merges = *merges;
   vocabulary.add_bos = Pretokenizer::AddsBos(vocabulary.pretokenizer);
   return {};
@@ -116,7 +116,7 @@ Result<Vocabulary> ReadVocabulary(const std::shared_ptr<const GgufFile>& file) {
   KVIST_TRY(const std::string_view model, file->GetString(Key("model")));
   vocabulary.model = model;
   KVIST_TRY(const auto* pieces, FindArray<std::string_view>(*file, Key("tokens")));
-  if (pieces == nullptr) return Corrupt(file->path() + ": " + Key("tokens") + " is missing");
+  if (pieces == nullptr) return CorruptVocabulary(file->path() + ": " + Key("tokens") + " is missing");
   vocabulary.pieces = *pieces;
   KVIST_TRY(vocabulary.types, ReadTypes(*file, pieces->size()));
   KVIST_TRY_VOID(ReadIds(*file, vocabulary));
@@ -129,15 +129,16 @@ Result<Vocabulary> ReadVocabulary(const std::shared_ptr<const GgufFile>& file) {
 
 Status CheckVocabulary(const Vocabulary& vocabulary) {
   const size_t num_tokens = vocabulary.pieces.size();
-  if (num_tokens == 0) return Corrupt(Key("tokens") + " is empty");
-  if (num_tokens > size_t{std::numeric_limits<Token>::max()}) return Corrupt(Key("tokens") + " is absurdly long");
+  if (num_tokens == 0) return CorruptVocabulary(Key("tokens") + " is empty");
+  if (num_tokens > size_t{std::numeric_limits<Token>::max()})
+    return CorruptVocabulary(Key("tokens") + " is absurdly long");
   if (vocabulary.types.size() != num_tokens) {
-    return Corrupt(Key("token_type") + " has " + std::to_string(vocabulary.types.size()) + " entries for " +
-                   std::to_string(num_tokens) + " tokens");
+    return CorruptVocabulary(Key("token_type") + " has " + std::to_string(vocabulary.types.size()) + " entries for " +
+                             std::to_string(num_tokens) + " tokens");
   }
   if (vocabulary.model == "llama" && vocabulary.scores.size() != num_tokens) {
-    return Corrupt(Key("scores") + " has " + std::to_string(vocabulary.scores.size()) + " entries for " +
-                   std::to_string(num_tokens) + " tokens");
+    return CorruptVocabulary(Key("scores") + " has " + std::to_string(vocabulary.scores.size()) + " entries for " +
+                             std::to_string(num_tokens) + " tokens");
   }
   std::vector<Token> ids = vocabulary.more_ends;
   for (const auto& id : {vocabulary.bos, vocabulary.eos, vocabulary.unknown}) {
@@ -145,8 +146,8 @@ Status CheckVocabulary(const Vocabulary& vocabulary) {
   }
   for (const Token id : ids) {
     if (id < 0 || static_cast<size_t>(id) >= num_tokens) {
-      return Corrupt("a special token has id " + std::to_string(id) + ", but there are only " +
-                     std::to_string(num_tokens) + " tokens");
+      return CorruptVocabulary("a special token has id " + std::to_string(id) + ", but there are only " +
+                               std::to_string(num_tokens) + " tokens");
     }
   }
   return {};
