@@ -15,6 +15,7 @@
 #include "generate_options.h"
 #include "generation_output.h"
 #include "model_path.h"
+#include "option_checks.h"
 #include "read_file.h"
 #include "report.h"
 #include "terminal.h"
@@ -172,12 +173,7 @@ class Chat {
     });
     interrupted() = false;  // it stopped the answer, not the chat
     if (!generation) {
-      const ErrorCode code = generation.error().code;
-      const bool has_disk = std::ranges::any_of(arguments_.model.tiers, IsDiskSpec);
-      if (code == ErrorCode::kOutOfMemory) {
-        Note(std::string("more fits with a larger --kv-memory") + (has_disk ? " or " : ", ") + "a smaller --form" +
-             (has_disk ? "" : ", or a --tier"));
-      }
+      if (generation.error().code == ErrorCode::kOutOfMemory) NoteWhatFitsMore(arguments_);
       Note("the message is no part of the conversation; /new begins another one");
       return std::unexpected(std::move(generation.error()));
     }
@@ -189,7 +185,9 @@ class Chat {
     if (generation->finish == FinishReason::kContext) {
       Note("the model's context is full; /new begins another conversation");
     }
-    return manager_.Save();
+    const Status saved = manager_.Save();
+    if (!saved) Note("the answer is part of this conversation, but not of the saved one");
+    return saved;
   }
 
   void ForgetStatistics() {
@@ -282,6 +280,7 @@ void AddChatCommand(CLI::App& program, Command* chosen) {
       ->add_option("--session", arguments->session,
                    "Go on with the conversation of that name, saved after each answer, as all of this chat are; in the "
                    "first disk tier, or without one in ~/.local/share/kvist/store")
+      ->check(CheckNotEmpty)
       ->type_name("NAME");
   CLI::Option* strategy =
       command
@@ -289,6 +288,7 @@ void AddChatCommand(CLI::App& program, Command* chosen) {
               "--strategy", arguments->strategy,
               "Keep each conversation's keys and values as is best for it: auto, by its class, or a strategy's "
               "name (docs/strategies.md)")
+          ->check(CheckNotEmpty)
           ->type_name("auto|NAME");
   for (const char* decided : {"--form", "--growth", "--pages", "--retain", "--stream"}) {
     strategy->excludes(command->get_option(decided));

@@ -22,18 +22,19 @@ struct PromptArguments : GenerateArguments {
 };
 
 Result<std::string> ReadPrompt(const PromptArguments& arguments) {
-  if (arguments.prompt.has_value() == arguments.prompt_path.has_value()) {
-    return Fail(ErrorCode::kInvalidArgument, "give the prompt either with -p TEXT or with -f FILE");
+  if (!arguments.prompt && !arguments.prompt_path) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "give the prompt with -p TEXT, with -f FILE, or with both: a text about a file");
   }
   if (arguments.prompt && arguments.prompt->empty()) {
     return Fail(ErrorCode::kInvalidArgument, "the prompt is empty; give some text with -p, or a file of it with -f");
   }
-  if (arguments.prompt) return *arguments.prompt;
+  if (!arguments.prompt_path) return *arguments.prompt;
   KVIST_TRY(std::string text, ReadFile(*arguments.prompt_path));
   if (text.empty()) {
     return Fail(ErrorCode::kInvalidArgument, "the prompt file '" + *arguments.prompt_path + "' is empty");
   }
-  return text;
+  return arguments.prompt ? text + "\n\n" + *arguments.prompt : text;
 }
 
 Result<std::vector<Token>> Tokenize(const PromptArguments& arguments, const LoadedModel& loaded,
@@ -82,7 +83,10 @@ int RunGenerate(const PromptArguments& arguments) {
   CatchInterrupts(true);
   Output out;
   const Status status = Generate(arguments, out);
-  return out.failed() || status ? out.ExitCode(kExitOk) : Report(status.error());
+  if (out.failed() || status) return out.ExitCode(kExitOk);
+  const int exit_code = Report(status.error());
+  if (status.error().code == ErrorCode::kOutOfMemory) NoteWhatFitsMore(arguments);
+  return exit_code;
 }
 
 }  // namespace
@@ -90,7 +94,11 @@ int RunGenerate(const PromptArguments& arguments) {
 void AddGenerateCommand(CLI::App& program, Command* chosen) {
   auto arguments = std::make_shared<PromptArguments>();
   CLI::App* command = program.add_subcommand("generate", "Continue a text");
-  command->add_option("-p,--prompt", arguments->prompt, "The text to continue")->type_name("TEXT");
+  command
+      ->add_option("-p,--prompt", arguments->prompt,
+                   "The text to continue; with -f what comes after the file's, as a "
+                   "question about it")
+      ->type_name("TEXT");
   command->add_option("-f,--file", arguments->prompt_path, "A file of it, taken as it is; - is standard input")
       ->type_name("FILE");
   AddGenerateOptions(command, arguments.get());

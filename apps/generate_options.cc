@@ -87,7 +87,8 @@ void AddGenerateOptions(CLI::App* command, GenerateArguments* arguments) {
   arguments->model.shares_prefixes = true;
   command->add_flag("--reuse-moved", arguments->model.reuses_moved_chunks,
                     "Also reuse what was computed behind other text, at another position, as for a document behind "
-                    "another beginning: faster, and only approximately the same answer (docs/tiers.md)");
+                    "another beginning, of what is in this process's memory (tiers are not searched): faster, and only "
+                    "approximately the same answer (docs/tiers.md)");
   command->add_option("-n,--max-tokens", arguments->options.max_tokens, "Tokens to generate at most")
       ->check(Within(0, 1e9, "0 or more"))
       ->type_name("N")

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 The Kvist authors
 #include "generation_output.h"
+#include "tier/open_tier.h"
 
 #include <algorithm>
 
@@ -23,6 +24,12 @@ Result<Generation> GenerateTo(Output& out, const GenerateArguments& arguments,
   auto generation = generate(events);
   if (has_text) out.Write("\n");
   return generation;
+}
+
+void NoteWhatFitsMore(const GenerateArguments& arguments) {
+  const bool has_disk = std::ranges::any_of(arguments.model.tiers, IsDiskSpec);
+  Note(std::string("more fits with a larger --kv-memory") + (has_disk ? " or " : ", ") + "a smaller --form" +
+       (has_disk ? "" : ", or a --tier"));
 }
 
 Json GenerationJson(const char* command, const Generation& generation, const GenerateArguments& arguments,

@@ -17,6 +17,9 @@ namespace kvist {
 Result<Generation> GenerateTo(Output& out, const GenerateArguments& arguments,
                               const std::function<Result<Generation>(const GenerateEvents&)>& generate);
 
+// After a text had no room: the options that give it more.
+void NoteWhatFitsMore(const GenerateArguments& arguments);
+
 // What --json prints for one generation. strategy: that the arguments' options follow, if any.
 Json GenerationJson(const char* command, const Generation& generation, const GenerateArguments& arguments,
                     const LoadedModel& loaded, const std::string& strategy = {});

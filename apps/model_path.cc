@@ -40,11 +40,12 @@ Result<std::string> FindModel(const std::string& path_or_name) {
   }
   if (!is_name || path_or_name.ends_with(".gguf")) {
     return Fail(ErrorCode::kNotFound,
-                "there is no file '" + path_or_name + "'; give the path of a GGUF file or the name of a fetched model");
+                "there is no file '" + path_or_name +
+                    "'; give the path of a GGUF file or the name of a fetched model (`kvist model list`)");
   }
   return Fail(ErrorCode::kNotFound,
               "there is no model '" + path_or_name + "' (no such file, and none of that name in " + ModelsFolder() +
-                  "); fetch it with `kvist model get " + path_or_name + "`; `kvist model list` shows what there is");
+                  "); `kvist model list` shows what there is, `kvist model get NAME` fetches one");
 }
 
 }  // namespace kvist

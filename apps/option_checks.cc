@@ -94,6 +94,10 @@ std::string CheckCountOrZero(const std::string& text) {
   return IsBetween(text, 0, 1'000'000) ? "" : "'" + text + "' is not a whole number from 0 to a million";
 }
 
+std::string CheckNotEmpty(const std::string& text) {
+  return text.empty() ? "is empty; give a name, or leave the option out" : "";
+}
+
 std::string CheckPhase(const std::string& text) {
   return text == "decode" || text == "prefill" ? "" : "'" + text + "' is neither decode nor prefill";
 }

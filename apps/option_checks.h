@@ -16,6 +16,7 @@ std::string CheckForm(const std::string& text);
 std::string CheckGrowth(const std::string& text);
 std::string CheckRetain(const std::string& text);  // as --retain of generate and chat
 std::string CheckStream(const std::string& text);
+std::string CheckNotEmpty(const std::string& text);
 std::string CheckPhase(const std::string& text);
 std::string CheckSequences(const std::string& text);  // as many as one step of a model takes
 std::string CheckThreads(const std::string& text);

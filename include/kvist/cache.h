@@ -191,7 +191,7 @@ class Cache {
 // An ordered list of tokens and the blocks that hold their keys and values. Destroying it releases the blocks.
 //
 // One step of a model adds n tokens:
-//   Prepare(tokens)                        makes room; may fail, and then nothing has changed
+//   Prepare(tokens)                        makes room; may fail: only a step under way is forgotten then
 //   for each layer: Append, then Attend    can't fail; all workers of a call return before the next call begins
 //   Commit()                               the tokens count from now on; fails where a layer's Append was left out, and
 //                                          where blocks had been spilled
@@ -261,7 +261,7 @@ class Sequence {
   // kCorrupt when they are not what was stored): the step's numbers are worthless then, and the sequence now ends
   // before the first token that was lost; compute what follows again. kFailedPrecondition when a layer was not appended
   // to, by all workers of a call and before it was attended to: the tokens don't count, so that nobody is given what
-  // their blocks happened to hold.
+  // their blocks happened to hold; the step is still under way. Without a step does nothing.
   [[nodiscard]] Status Commit();
   // Whether Commit is going to succeed, after the last Attend: for a step of several sequences, of which none is to be
   // committed when one can't be.
@@ -305,6 +305,7 @@ class Sequence {
   // sequence take over what the fork has noted. Tokens that nobody repeated count 0, those that came later 1.
   // kOutOfRange for tokens that the sequence has not.
   Status ObserveRepeating(int64_t begin, int64_t end);
+  // REQUIRES: a fork of this sequence, since its tokens were the same.
   void TakeObserved(const Sequence& fork);
   // Tokens that a lane of the layers without a window holds, mean over lanes.
   double num_held_tokens() const;

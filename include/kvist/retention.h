@@ -82,7 +82,7 @@ struct LaneEvidence {
   std::vector<float> recent;  // [token]
   // Each of those queries by itself; those of one query head after the other's, each in ascending order of position:
   // [row][token]. The last row of each head is the last query's. Only for a policy of one's own.
-  int num_query_heads = 0;
+  int num_query_heads = 0;  // that read the lane; known always
   int num_rows_per_head = 0;
   std::vector<float> probabilities;
   // [token] sum of the probabilities that every eighth query gave it, mean over the query heads; where a lane holds
@@ -91,7 +91,7 @@ struct LaneEvidence {
   std::vector<float> peak;  // [token] largest probability that any query gave it that repeated the text
   // Moments of the queries, turned to the positions to come: mean of the rotations applied; [query head].
   std::vector<QueryMoments> future_queries;
-  float attention_scale = 1;
+  float attention_scale = 1;  // on query.key; known always
 
   size_t num_tokens() const { return positions.size(); }
 };
@@ -106,7 +106,8 @@ using TokenScorer = std::function<std::vector<float>(int layer, int kv_head, con
 struct RetentionReport {
   int64_t num_tokens = 0;      // of the sequence
   double num_kept_tokens = 0;  // that a lane of the layers without a window still holds, mean over lanes
-  size_t freed_bytes = 0;      // of blocks the sequence let go of, less the memory of what was kept of them
+  size_t freed_bytes = 0;      // of blocks the sequence let go of, less the memory of what was kept of them; in a cache
+                               // that shares prefixes they are idle prefixes now, evicted when room is wanted
   double scoring_s = 0;        // time for reading and scoring
   double compacting_s = 0;     // and for copying what stays
 };

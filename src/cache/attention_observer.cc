@@ -310,7 +310,6 @@ void AttentionObserver::Collect(const LayerView& layer, int kv_head, const LaneR
   const LayerGeometry& geometry = layer.geometry;
   const Layer& noted = layers_[size_t(layer.index)];
   const int num_heads = geometry.num_heads_per_kv_head(), first_head = kv_head * num_heads;
-  evidence.num_query_heads = num_heads;
   if (wanted.recent)
     CollectRecent(layer, kv_head, rows, RecentPositions(num_tokens, num_queries), wanted.rows, evidence);
   if (wanted.mass) {
@@ -327,7 +326,6 @@ void AttentionObserver::Collect(const LayerView& layer, int kv_head, const LaneR
     }
   }
   if (!wanted.future_queries) return;
-  evidence.attention_scale = geometry.score_scale();
   const Turn turn = MeanTurn(geometry.rope, num_tokens, kExpectedFuture);
   for (int head = first_head; head < first_head + num_heads; ++head) {
     evidence.future_queries.push_back(FutureMoments(geometry, turn, noted.moments[size_t(head)]));

@@ -19,7 +19,7 @@ size_t KvBlockBytes(const CacheGeometry& geometry, Form form) {
 
 namespace {
 
-// What a sequence of the layouts of all groups has in memory.
+// What a sequence of the layouts of all groups has in memory in the step that ends after num_tokens.
 struct BlockCounts {
   size_t bytes = 0;  // of all that cannot be spilled
   size_t spillable_bytes = 0;
@@ -50,7 +50,9 @@ BlockCounts CountBlocks(const CacheGeometry& geometry, const CacheOptions& optio
       size_t bytes = 0;
       if (sealed_from < num_tokens) bytes += sealed.block_bytes;
       if (sealed_from >= num_tokens - step_tokens) bytes += open_groups[i].block_bytes;
-      const bool is_final = is_quantised ? sealed_from < num_tokens - step_tokens : end <= num_tokens - step_tokens;
+      // The last block stays in memory, full or not.
+      const int64_t num_before = num_tokens - step_tokens;
+      const bool is_final = end < num_before && (!is_quantised || sealed_from < num_before);
       (sealed.window == 0 && is_final ? counts.spillable_bytes : counts.bytes) += bytes;
     }
     if (sealed.window == 0)
@@ -59,17 +61,30 @@ BlockCounts CountBlocks(const CacheGeometry& geometry, const CacheOptions& optio
   return counts;
 }
 
+// The step that ends last is not always the one that takes most: one before may have begun a block and sealed another.
+// What it takes depends on where in a block it ends, and else only grows.
+template <class BytesOf>
+size_t MostBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens, int64_t step_tokens,
+                 BytesOf bytes_of) {
+  size_t most = 0;
+  for (int64_t end = std::max<int64_t>(1, num_tokens - geometry.block_tokens + 1); end <= num_tokens; ++end) {
+    most = std::max(most, bytes_of(CountBlocks(geometry, options, end, std::min(end, step_tokens))));
+  }
+  return most;
+}
+
 }  // namespace
 
 size_t KvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens, int64_t step_tokens) {
-  const BlockCounts counts = CountBlocks(geometry, options, num_tokens, step_tokens);
-  return counts.bytes + counts.spillable_bytes;
+  return MostBytes(geometry, options, num_tokens, step_tokens,
+                   [](const BlockCounts& counts) { return counts.bytes + counts.spillable_bytes; });
 }
 
 size_t SpilledKvBytes(const CacheGeometry& geometry, const CacheOptions& options, int64_t num_tokens,
                       int64_t step_tokens) {
-  const BlockCounts counts = CountBlocks(geometry, options, num_tokens, step_tokens);
-  return counts.bytes + std::min(counts.spillable_bytes, counts.staging_bytes);
+  return MostBytes(geometry, options, num_tokens, step_tokens, [](const BlockCounts& counts) {
+    return counts.bytes + std::min(counts.spillable_bytes, counts.staging_bytes);
+  });
 }
 
 size_t StaticKvBytes(const CacheGeometry& geometry, Form form, int64_t num_tokens) {

@@ -174,6 +174,8 @@ std::vector<LaneEvidence> Sequence::State::GatherEvidence(const LayerView& layer
     LaneEvidence& lane = lanes.emplace_back();
     lane.key_dim = layer.geometry.key_dim;
     lane.value_dim = layer.geometry.value_dim;
+    lane.num_query_heads = layer.geometry.num_heads_per_kv_head();
+    lane.attention_scale = layer.geometry.score_scale();
     if (wanted.any()) {
       observer->Collect(layer, kv_head, rows, num_tokens, NumObservedQueries(options.policy), wanted, lane);
     }

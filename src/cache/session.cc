@@ -45,7 +45,13 @@ Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<
   for (const PrefixIndex::Entry& entry : entries) core_->prefixes->Release(entry);
   KVIST_TRY_VOID(written);
   KVIST_TRY_VOID(state.RestoreSpilled(manifest.keys));
-  return disk->SaveSession(name, EncodeManifest(manifest), manifest.keys);
+  Status saved = disk->SaveSession(name, EncodeManifest(manifest), manifest.keys);
+  if (saved || saved.error().code != ErrorCode::kNotFound) return saved;
+  // What was written last has taken the room of what was written first.
+  return Fail(ErrorCode::kOutOfMemory,
+              "session '" + name + "' is not saved: beside the other sessions it does not fit into the disk tier's " +
+                  std::to_string(disk->stats().limit_bytes) +
+                  " bytes; give the tier a larger size, or remove a session");
 }
 
 Result<ResumedSession> Cache::Resume(const std::string& name) {

@@ -42,6 +42,13 @@ Result<RetainSettings> ParseRetain(std::string_view text) {
     }
   }
   KVIST_TRY_VOID(settings.options.Validate());
+  const auto is_given = [&](const char* key) {
+    return std::ranges::any_of(spec.values, [&](const auto& value) { return value.first == key; });
+  };
+  if (is_given("keep") && is_given("tokens")) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "retention: keep is a share and tokens a number of them; give one of the two");
+  }
   return settings;
 }
 

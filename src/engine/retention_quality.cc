@@ -151,7 +151,10 @@ Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const To
   const auto invalid = [](const std::string& message) { return Fail(ErrorCode::kInvalidArgument, message); };
   const int64_t window_tokens = options.prefix_tokens + options.continuation_tokens;
   if (options.prefix_tokens < 256 || options.continuation_tokens < 2 || options.num_windows < 1) {
-    return invalid("a prefix must have at least 256 tokens, what follows it 2, and there must be a window");
+    return invalid("where tokens are given up or left out, a prefix (--context) has at least 256 tokens, here " +
+                   std::to_string(options.prefix_tokens) + "; what follows it (--continuation) at least 2, here " +
+                   std::to_string(options.continuation_tokens) + "; and there is a window (--windows), here " +
+                   std::to_string(options.num_windows));
   }
   KVIST_TRY_VOID(CheckWindows(model, text, options.num_windows, window_tokens));
   Windows windows(model, cases, options, progress);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <cstdlib>
 #include <limits>
 #include <map>
 #include <optional>
@@ -89,7 +90,13 @@ Result<TierSpec> ParseDisk(std::string_view spec, std::string_view rest) {
     options.limit_bytes = *bytes;
   }
   if (rest.empty()) return Wrong(spec, "the path of a folder is missing");
-  return DiskSpec{std::string(rest), options};
+  std::string path(rest);
+  if (rest == "~" || rest.starts_with("~/")) {  // no shell looks for it behind "disk:"
+    const char* home = std::getenv("HOME");
+    if (home == nullptr || *home == '\0') return Wrong(spec, "~ stands for the folder in HOME, which is not set");
+    path = home + path.substr(1);
+  }
+  return DiskSpec{std::move(path), options};
 }
 
 // [[USER]:PASSWORD@]HOST[:PORT][/DATABASE]

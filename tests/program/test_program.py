@@ -92,7 +92,10 @@ class WithoutModel(ProgramTest):
             (["generate", "-m", "x", "-p", "x", "--dance"], "--dance"),
             (["generate", "-p", "x"], "--model"),
             (["generate", "-m", "x"], "-p"),
-            (["generate", "-m", "x", "-p", "x", "-f", "x"], "-p"),
+            (["generate", "-m", "x"], "-p TEXT"),
+            (["generate", "-m", "x", "-p", "x", "--retain", "knorm:keep=0.5,tokens=7"], "one of the two"),
+            (["chat", "-m", "x", "--session", ""], "--session"),
+            (["chat", "-m", "x", "--strategy", ""], "--strategy"),
             (["generate", "-m", "x", "-p", ""], "empty"),
             (["generate", "-m", "x", "-p", "x", "-n", "-1"], "0 or more"),
             (["generate", "-m", "x", "-p", "x", "-n", "many"], "many"),
@@ -141,7 +144,7 @@ class WithoutModel(ProgramTest):
                 self.assert_fails(run(*arguments), 2, word)
 
     def test_unknown_model_names_the_command_that_fetches_it(self):
-        self.assert_fails(run("generate", "-m", "nonesuch", "-p", "x"), 1, "'nonesuch'", "kvist model get nonesuch")
+        self.assert_fails(run("generate", "-m", "nonesuch", "-p", "x"), 1, "'nonesuch'", "kvist model list")
         self.assert_fails(run("inspect", "/nowhere/model.gguf"), 1, "no file '/nowhere/model.gguf'")
 
     def test_a_model_is_found_in_the_users_folders(self):
@@ -288,7 +291,7 @@ class WithoutModel(ProgramTest):
         self.assert_fails(run(*eval_of, self.folder / "none.txt"), 1, "none.txt", "No such file")
         self.assert_fails(run(*eval_of, self.file("empty.txt", b"")), 2, "empty.txt", "empty")
         self.assert_fails(run(*eval_of, self.file("data.bin", b"GGUF\3\0\0\0")), 2, "data.bin", "not text")
-        self.assert_fails(run(*eval_of, self.file("some.txt", b"Some text.")), 1, "kvist model get nonesuch")
+        self.assert_fails(run(*eval_of, self.file("some.txt", b"Some text.")), 1, "kvist model list")
 
     def test_report_tells_what_is_missing(self):
         self.assertEqual(run("report").returncode, 2)
@@ -341,6 +344,29 @@ class WithModel(ProgramTest):
         path = self.file("prompt.txt", PROMPT.encode())
         self.assertEqual(self.assert_ok(self.generate("-n", 4, "-f", path, prompt=None)), expected)
         self.assertEqual(self.assert_ok(self.generate("-n", 4, "-f-", prompt=None, stdin=PROMPT.encode())), expected)
+
+    def test_a_question_about_a_file_reuses_what_the_tier_has_of_it(self):
+        sheep = " ".join(f"Sheep {i} stood on the hill." for i in range(16))
+        path = self.file("sheep.txt", sheep.encode())
+        (first, second) = (
+            self.objects(
+                self.generate("-n", 2, "--json", "-f", path, "-p", question, "--tier=disk:~/store", prompt=None, env=env)
+            )[0]
+            for env in [{**os.environ, "HOME": str(self.folder), "KVIST_MODELS_DIR": str(MODEL.parent)}]
+            for question in ("How many sheep are there?", "Where did they stand?")
+        )
+        self.assertGreater(second["statistics"]["reused_tokens"], first["statistics"]["prompt_tokens"] / 2)
+        self.assertTrue((self.folder / "store").is_dir())
+        (whole,) = self.objects(
+            self.generate("-n", 2, "--json", "-p", f"{sheep}\n\nHow many sheep are there?", prompt=None)
+        )
+        self.assertEqual(whole["tokens"], first["tokens"])
+
+    def test_no_room_in_mid_answer_names_the_options(self):
+        result = self.generate("-n", 200, "--kv-memory=2M")
+        self.assertEqual(result.returncode, 1)
+        for word in ("budget", "--kv-memory", "--form", "--tier"):
+            self.assertIn(word, result.stderr.decode())
 
     def test_prompt_file_that_is_not_utf8_is_taken(self):
         path = self.file("latin1.txt", b"caf\xe9 \xff\xfe and so on")

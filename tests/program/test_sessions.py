@@ -213,6 +213,14 @@ class WithModel(SessionTest):
         self.assertEqual(roles[-4:], ["user", "assistant", "user", "assistant"])
         self.assertEqual(details["messages"][-2]["content"], "And one in Spain.")
 
+    def test_a_session_that_outgrows_its_tier_says_so(self):
+        store = f"{self.folder}/small,size=2M"
+        told = [chat(store, "grow", f"Tell me of the {animal}, its food and its house, in many words." * 3)
+                for animal in ("dog", "cat", "cow")]
+        self.assertEqual(told[-1].returncode, 1, told[-1].stderr.decode())
+        for words in ("'grow' is not saved", "larger size", "not of the saved one"):
+            self.assertIn(words, told[-1].stderr.decode())
+
     def test_sessions_are_listed_and_shown(self):
         (listed,) = self.objects(self.session("list", "--json"))
         self.assertEqual((listed["name"], listed["form"], listed["missing_records"]), ("trip", "f16", 0))
