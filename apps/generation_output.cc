@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright 2026 The Kvist authors
 #include "generation_output.h"
-#include "tier/open_tier.h"
 
 #include <algorithm>
+
+#include "report.h"
+#include "tier/open_tier.h"
 
 namespace kvist {
 
