@@ -96,16 +96,11 @@ void AttentionObserver::TakePeaks(const AttentionObserver& other) {
 }
 
 void AttentionObserver::Clear() {
-  for (Layer& layer : layers_) {
-    for (auto& of_head : layer.mass) of_head.clear();
-    std::ranges::fill(layer.waiting, Waiting());
-    for (auto& of_head : layer.peak) of_head.clear();
-    std::ranges::fill(layer.moments, Moments());
-  }
+  Truncate(0);
+  for (Layer& layer : layers_) std::ranges::fill(layer.moments, Moments());
   wanted_.peak = false;
   seen_ = {};
   repeating_.reset();
-  std::ranges::fill(recent_positions_, -1);
 }
 
 void AttentionObserver::Truncate(int64_t num_tokens) {
@@ -173,13 +168,12 @@ void AttentionObserver::Note(const LayerView& layer, int64_t first_position, int
 void AttentionObserver::NoteRecent(const LayerView& layer, int kv_head, int64_t first_position, int64_t num_tokens,
                                    const float* queries) {
   const LayerGeometry& geometry = layer.geometry;
-  const int num_heads = geometry.num_heads_per_kv_head(), first_head = kv_head * num_heads;
-  const size_t floats = size_t(num_heads) * size_t(geometry.key_dim);
+  const int first_head = kv_head * geometry.num_heads_per_kv_head();
   for (int64_t token = std::max<int64_t>(0, num_tokens - kNumRecent); token < num_tokens; ++token) {
     const auto slot = (first_position + token) % kNumRecent;
     float* to = layers_[size_t(layer.index)].recent_queries.data() +
                 (size_t(slot) * size_t(geometry.num_query_heads) + size_t(first_head)) * size_t(geometry.key_dim);
-    std::copy_n(QueryAt(geometry, queries, token, first_head), floats, to);
+    std::copy_n(QueryAt(geometry, queries, token, first_head), FloatsPerQuery(geometry), to);
   }
 }
 
@@ -193,6 +187,7 @@ void AttentionObserver::NoteMass(const LayerView& layer, int kv_head, int64_t fi
     SumWaiting(layer, kv_head, ReadLane(layer, kv_head, first_position, {.keys = true}));
   }
   const int64_t end_position = first_position + num_tokens;
+  if (NextMultiple(first_position, kMassStride) >= end_position) return;  // as most steps of one token
   const int64_t num_evicted = end_position - NumHeld(layer, kv_head, end_position);
   for (int64_t position = NextMultiple(first_position, kMassStride); position < end_position; position += kMassStride) {
     const int64_t stride = MassStride(position - num_evicted);
@@ -271,7 +266,7 @@ void AttentionObserver::NoteMoments(const LayerView& layer, int kv_head, int64_t
   const LayerGeometry& geometry = layer.geometry;
   const int num_heads = geometry.num_heads_per_kv_head(), dim = geometry.key_dim;
   const auto& turns_back = turns_back_[layers_[size_t(layer.index)].first_with_same_rope];
-  std::vector<float> rows(size_t(num_heads) * size_t(dim));
+  std::vector<float> rows(FloatsPerQuery(geometry));
   for (size_t i = 0; i < turns_back.size(); ++i) {
     const int64_t token = FirstMoment(first_position) + int64_t(i) * kMomentStride - first_position;
     KVIST_CHECK(token < num_tokens);

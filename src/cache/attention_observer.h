@@ -29,7 +29,7 @@ class AttentionObserver {
     const auto times = uint64_t(num_held / kMostTokensOfStride);
     return kMassStride * int64_t(2 * std::bit_floor(times) + (times == 0 ? 1 : 0));
   }
-  // They wait until so many have come together, or the sums are wanted: keys are read once for all of them.
+  // They wait until so many have come together, or the lane is to lose tokens: keys are read once for all of them.
   static constexpr size_t kMostWaiting = 16;
   // Likewise for queries' moments, which are means: every fourth position's.
   static constexpr int64_t kMomentStride = 4;

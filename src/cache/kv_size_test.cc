@@ -19,21 +19,6 @@ LayerGeometry Layer(int window) {
   return {.num_query_heads = 2, .num_kv_heads = 1, .key_dim = 8, .value_dim = 8, .window = window};
 }
 
-// Feeds tokens in steps and returns the most bytes that were live at once.
-size_t PeakBytes(const CacheGeometry& geometry, int64_t num_tokens, int64_t step_tokens, Form form = {}) {
-  auto cache = Cache::Open(geometry, {.form = form, .budget_bytes = size_t{1} << 24});
-  REQUIRE(cache);
-  Sequence sequence = (*cache)->Begin();
-  while (sequence.num_tokens() < num_tokens) {
-    const int64_t num_new = std::min(step_tokens, num_tokens - sequence.num_tokens());
-    const std::vector<Token> tokens(static_cast<size_t>(num_new), 1);
-    REQUIRE(sequence.Prepare(tokens));
-    testing::AppendZeros(geometry, sequence);
-    REQUIRE(sequence.Commit());
-  }
-  return (*cache)->stats().peak_live_bytes;
-}
-
 // How many tokens there was room for; what has none is spilled where there is a disk tier.
 int64_t FeedZeros(const CacheGeometry& geometry, Cache& cache, int64_t num_tokens, int64_t step_tokens) {
   Sequence sequence = cache.Begin();
@@ -53,6 +38,14 @@ int64_t FeedZeros(const CacheGeometry& geometry, Cache& cache, int64_t num_token
     REQUIRE(sequence.Commit());
   }
   return sequence.num_tokens();
+}
+
+// The most bytes that were live at once while the tokens were fed in steps.
+size_t PeakBytes(const CacheGeometry& geometry, int64_t num_tokens, int64_t step_tokens, Form form = {}) {
+  auto cache = Cache::Open(geometry, {.form = form, .budget_bytes = size_t{1} << 24});
+  REQUIRE(cache);
+  REQUIRE(FeedZeros(geometry, **cache, num_tokens, step_tokens) == num_tokens);
+  return (*cache)->stats().peak_live_bytes;
 }
 
 TEST_CASE("the KV size of a sequence is what the cache takes for it") {

@@ -546,6 +546,16 @@ TEST_CASE("retain: the bits depend neither on steps nor on threads") {
   }
 }
 
+// A step's calls between Prepare and Commit.
+void AppendAndAttend(const CacheGeometry& geometry, const StepData& step, Sequence& sequence) {
+  for (size_t layer = 0; layer < geometry.layers.size(); ++layer) {
+    std::vector<float> out(step.tokens.size() * size_t(geometry.layers[layer].num_query_heads) *
+                           size_t(geometry.layers[layer].value_dim));
+    sequence.Append(int(layer), step.keys[layer].data(), step.values[layer].data());
+    sequence.Attend(int(layer), step.queries[layer].data(), out.data());
+  }
+}
+
 TEST_CASE("retain: queries that were forgotten or cut off before they were summed have no part in h2o's sums") {
   const CacheGeometry geometry = SmallGeometry(0);
   std::mt19937 random(16);
@@ -560,12 +570,7 @@ TEST_CASE("retain: queries that were forgotten or cut off before they were summe
       REQUIRE(sequence.Truncate(160));
       const StepData forgotten = other.Part(geometry, 0, kTokens);  // enough to be summed
       REQUIRE(sequence.Prepare(forgotten.tokens));
-      for (size_t layer = 0; layer < geometry.layers.size(); ++layer) {
-        std::vector<float> out(forgotten.tokens.size() * size_t(geometry.layers[layer].num_query_heads) *
-                               size_t(geometry.layers[layer].value_dim));
-        sequence.Append(int(layer), forgotten.keys[layer].data(), forgotten.values[layer].data());
-        sequence.Attend(int(layer), forgotten.queries[layer].data(), out.data());
-      }
+      AppendAndAttend(geometry, forgotten, sequence);
     }
     REQUIRE(sequence.Retain({.policy = RetentionPolicy::kH2o}, 150));  // what is left waits, and is summed now
     RunRest(geometry, text, sequence, 1);
@@ -605,12 +610,7 @@ TEST_CASE("retain: observing begins with the next step, whenever it is asked for
     const StepData first = text.Part(geometry, 0, 100);
     REQUIRE(sequence.Prepare(first.tokens));
     REQUIRE(sequence.Observe(policy));
-    for (size_t layer = 0; layer < geometry.layers.size(); ++layer) {
-      std::vector<float> out(first.tokens.size() * size_t(geometry.layers[layer].num_query_heads) *
-                             size_t(geometry.layers[layer].value_dim));
-      sequence.Append(int(layer), first.keys[layer].data(), first.values[layer].data());
-      sequence.Attend(int(layer), first.queries[layer].data(), out.data());
-    }
+    AppendAndAttend(geometry, first, sequence);
     REQUIRE(sequence.Commit());
     CHECK_FALSE(sequence.Retain({.policy = policy}, 50));
     RunRest(geometry, text, sequence);

@@ -72,7 +72,7 @@ Status Sequence::State::Spill(int64_t num_more_tokens) {
   ForgetStep();
   const size_t wanted_bytes = BytesToReserve(num_more_tokens);
   const size_t ahead_bytes = core->budget.limit_bytes() / kPartAhead;
-  bool has_waited = false, has_let_go = false;
+  bool has_waited = false;
   while (!HasRoomFor(num_more_tokens)) {
     if (core->EvictPrefixes(wanted_bytes + ahead_bytes)) continue;
     const std::vector<Candidate> candidates = SpillCandidates();
@@ -82,7 +82,7 @@ Status Sequence::State::Spill(int64_t num_more_tokens) {
       core->tiers->WaitUntilWritten();  // what is being written can be evicted then
       continue;
     }
-    if (!num_blocks && !std::exchange(has_let_go, true) && LetGoOfTail()) continue;  // as Prepare does
+    if (!num_blocks && LetGoOfTail()) continue;  // as Prepare does
     if (!num_blocks) {
       return Fail(ErrorCode::kOutOfMemory, "the KV budget of " + std::to_string(core->budget.limit_bytes()) +
                                                " bytes is too small for what a step needs in memory, even with the " +

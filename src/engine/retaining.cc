@@ -114,8 +114,9 @@ Status Retainer::Retain(Sequence& sequence, const GoesOn& goes_on) {
   stats_.seconds += SecondsSince(began);
   if (retained) return {};
   const ErrorCode code = retained.error().code;
-  const bool can_go_on = code == ErrorCode::kOutOfMemory || code == ErrorCode::kOutOfRange;
-  return can_go_on || code == ErrorCode::kCancelled ? Status() : retained;
+  const bool can_go_on =
+      code == ErrorCode::kOutOfMemory || code == ErrorCode::kOutOfRange || code == ErrorCode::kCancelled;
+  return can_go_on ? Status() : retained;
 }
 
 Status Retainer::RepeatAndRetain(Sequence& sequence, const GoesOn& goes_on) {
