@@ -98,7 +98,7 @@ void StoreView::LoadSegments(const std::vector<std::string>& names) {
     const bool is_ours = table || table.error().code == ErrorCode::kCorrupt;
     if (!is_ours) continue;
     const auto segment =
-        std::make_shared<Segment>(*id, uint64_t(stat->st_size), table ? *std::move(table) : SegmentTable{});
+        std::make_shared<Segment>(*id, uint64_t(stat->st_size), table ? *std::move(table) : SegmentTable{}, 0);
     segment->used_at_ns = ModifiedAt(*stat);
     index_.Add(segment);
   }

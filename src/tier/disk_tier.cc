@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "tier/disk_tier_state.h"
@@ -52,14 +53,21 @@ DiskTier::~DiskTier() = default;
 
 std::vector<bool> DiskTier::Contains(std::span<const RecordKey> keys) {
   std::vector<bool> holds(keys.size());
+  std::set<std::shared_ptr<Segment>> segments;
   const auto look_up = [&] {
     const State::Lock lock(state_->mutex);
-    for (size_t i = 0; i < keys.size(); ++i) holds[i] = state_->index.Find(keys[i]).has_value();
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const auto place = state_->index.Find(keys[i]);
+      holds[i] = place.has_value();
+      if (place) segments.insert(place->segment);
+    }
     return std::ranges::find(holds, false) == holds.end();
   };
-  if (look_up()) return holds;
-  state_->RefreshAfterMiss();
-  look_up();
+  if (!look_up()) {
+    state_->RefreshAfterMiss();
+    look_up();
+  }
+  for (const auto& segment : segments) state_->Touch(*segment);
   return holds;
 }
 

@@ -32,6 +32,8 @@ struct StoredSession {
 // written under a temporary name, renamed; so a process that is killed at any instant leaves whole files and temporary
 // ones, and the latter are removed by whoever writes or opens the folder next (if the process that wrote them is gone).
 // The least recently used segments are removed when the folder would exceed its limit, but none that a session needs.
+// Of records that are used together those go first that stand later in their text (by the headers' positions): what is
+// left of a text is its beginning.
 // A use is kept as the file's modification time, at most once a second: it outlives the process and others see it.
 // Opening reads the segments' tables, nothing else. Files are 0600, the folder that it creates 0700.
 //
@@ -51,7 +53,7 @@ class DiskTier : public Tier {
   ~DiskTier() override;
 
   std::string name() const override { return "disk"; }
-  std::vector<bool> Contains(std::span<const RecordKey> keys) override;
+  std::vector<bool> Contains(std::span<const RecordKey> keys) override;  // a use of those that are there
   void Read(std::span<TierRead> reads) override;
   size_t best_read_bytes() const override { return size_t{2} << 20; }
   size_t Write(std::span<const TierWrite> writes) override;  // fast: survives a killed process, not a power failure

@@ -10,9 +10,9 @@
 namespace kvist {
 namespace {
 
-// Orders a heap so that the least recently used segment is at its front.
-bool IsUsedLater(const Segment* a, const Segment* b) {
-  return a->used_at_ns > b->used_at_ns;
+// Orders a heap so that the segment to be evicted first is at its front.
+bool IsEvictedLater(const Segment* a, const Segment* b) {
+  return a->used_at_ns - a->depth_ns > b->used_at_ns - b->depth_ns;
 }
 
 // Whether another process used it since we last looked; then it counts as used at that time.
@@ -48,7 +48,8 @@ Status DiskTier::State::WriteSegment(std::span<const TierWrite> writes) {
     const int64_t now_ns = NowNanoseconds();
     SetModifiedAt(file.file(), now_ns);
     KVIST_TRY_VOID(file.MoveTo(folder.segments, SegmentFileName(file.id()), folder_lock));
-    const auto segment = std::make_shared<Segment>(file.id(), table.file_bytes, std::move(table));
+    const auto segment =
+        std::make_shared<Segment>(file.id(), table.file_bytes, std::move(table), PositionOf(writes.front().header));
     segment->used_at_ns = segment->modified_at_ns = now_ns;
     const Lock lock(mutex);
     index.Add(segment);
@@ -106,11 +107,11 @@ bool DiskTier::State::ChooseVictims(uint64_t wanted_bytes, std::vector<FileId>& 
     if (!pinned.contains(id)) EvictFromIndex(id, victims, lock);
   }
   if (kept_bytes > options.limit_bytes) return false;
-  std::ranges::make_heap(evictable, IsUsedLater);
+  std::ranges::make_heap(evictable, IsEvictedLater);
   while (other_bytes + index.bytes() > options.limit_bytes) {
-    std::ranges::pop_heap(evictable, IsUsedLater);
+    std::ranges::pop_heap(evictable, IsEvictedLater);
     if (WasUsedByOthers(*evictable.back(), folder.segments)) {
-      std::ranges::push_heap(evictable, IsUsedLater);
+      std::ranges::push_heap(evictable, IsEvictedLater);
       continue;
     }
     EvictFromIndex(evictable.back()->id, victims, lock);

@@ -12,6 +12,13 @@ namespace {
 constexpr double kMaxLookingDebtS = 0.1;
 constexpr double kShareForLooking = 0.1;
 
+// Of the segment's first record in its sequence; 0 when its header can't be read.
+uint64_t FirstPosition(const File& file, const SegmentTable& table) {
+  if (table.records.empty()) return 0;
+  std::vector<std::byte> header(table.records.front().header_bytes);
+  return ReadAt(file, table.records.front().header_offset, header) ? PositionOf(header) : 0;
+}
+
 }  // namespace
 
 bool KnownSession::IsOf(const struct stat& stat) const {
@@ -96,8 +103,9 @@ void DiskTier::State::LoadSegment(const FileId& id) {
     passed_over.insert(name);
     return;
   }
+  const uint64_t position = table ? FirstPosition(*file, *table) : 0;
   const auto segment =
-      std::make_shared<Segment>(id, uint64_t(stat->st_size), table ? *std::move(table) : SegmentTable{});
+      std::make_shared<Segment>(id, uint64_t(stat->st_size), table ? *std::move(table) : SegmentTable{}, position);
   const int64_t now_ns = NowNanoseconds();
   // A clock that went wrong must not keep it for ever.
   if (ModifiedAt(*stat) > now_ns) SetModifiedAt(*file, now_ns);

@@ -103,7 +103,7 @@ void DiskTier::State::ReadSegment(std::span<const Wanted> wanted) {
       stats.bytes_read += hit.read->payload.size() + hit.read->header.size();
     }
   }
-  if (has_hit) Touch(*segment, *file);
+  if (has_hit) Touch(*segment);
 }
 
 void DiskTier::State::NoteFailure(const std::shared_ptr<Segment>& segment, const Error& error) {
@@ -113,7 +113,7 @@ void DiskTier::State::NoteFailure(const std::shared_ptr<Segment>& segment, const
   if (error.code == ErrorCode::kCorrupt) index.Forget(segment);
 }
 
-void DiskTier::State::Touch(Segment& segment, const File& file) {
+void DiskTier::State::Touch(Segment& segment) {
   const int64_t now_ns = NowNanoseconds();
   {
     const Lock lock(mutex);
@@ -123,7 +123,7 @@ void DiskTier::State::Touch(Segment& segment, const File& file) {
     segment.touched_at = now;
     segment.modified_at_ns = now_ns;
   }
-  SetModifiedAt(file, now_ns);
+  SetModifiedAt(folder.segments, SegmentFileName(segment.id), now_ns);
 }
 
 }  // namespace kvist

@@ -96,7 +96,7 @@ Status DiskTier::State::SyncSegments(std::span<const std::shared_ptr<Segment>> s
       NoteFailure(segment, file.error());
       return std::unexpected(file.error());
     }
-    Touch(*segment, *file);  // the other processes had better evict something else
+    Touch(*segment);  // the other processes had better evict something else
     {
       const Lock lock(mutex);
       if (segment->is_synced) continue;

@@ -64,7 +64,7 @@ struct DiskTier::State {
   // Takes the segment's records from the index if the failure says that they can't be read any more.
   void NoteFailure(const std::shared_ptr<Segment>& segment, const Error& error);
   // A use of the segment: evicted later.
-  void Touch(Segment& segment, const File& file);
+  void Touch(Segment& segment);
 
   // --- changing: disk_tier_change.cc ---
 

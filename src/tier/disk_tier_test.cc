@@ -366,6 +366,39 @@ TEST_CASE("disk tier: what can't fit is declined and pushes nothing out; a batch
   CHECK_FALSE(Holds(*tier, 0));
 }
 
+TEST_CASE(
+    "disk tier: of a text the beginning stays, whatever is written, read or asked for, and when it is opened anew") {
+  TestFolder folder;
+  const DiskTierOptions options{.limit_bytes = kMiB};
+  constexpr size_t kBytes = 100'000;  // nine of these are within the limit
+  const auto write_text = [](DiskTier& tier, uint64_t begin, uint64_t end) {
+    for (uint64_t i = begin; i < end; ++i) REQUIRE(WriteOne(tier, i, i * 32, kBytes));
+  };
+  {
+    auto tier = OpenTier(folder, options);
+    write_text(*tier, 0, 30);
+    for (uint64_t i = 0; i < 8; ++i) CHECK(Holds(*tier, i));
+    for (uint64_t i = 8; i < 29; ++i) CHECK_FALSE(Holds(*tier, i));
+    // Reading goes through a text from its beginning, too.
+    for (uint64_t i = 0; i < 8; ++i) CHECK(ReadTestRecord(*tier, i, kBytes) == kRight);
+  }
+  auto tier = OpenTier(folder, options);
+  REQUIRE(WriteOne(*tier, 100, 0, kBytes));
+  REQUIRE(WriteOne(*tier, 101, 0, kBytes));
+  for (uint64_t i = 0; i < 7; ++i) CHECK(Holds(*tier, i));
+  CHECK_FALSE(Holds(*tier, 7));
+}
+
+TEST_CASE("disk tier: what is asked for when a text that goes on is written counts as used") {
+  TestFolder folder;
+  auto tier = OpenTier(folder, {.limit_bytes = kMiB});
+  for (uint64_t i = 0; i < 9; ++i) REQUIRE(WriteOne(*tier, i, 0, 100'000));
+  CHECK(Holds(*tier, 0));
+  for (uint64_t i = 9; i < 12; ++i) REQUIRE(WriteOne(*tier, i, 0, 100'000));
+  CHECK(Holds(*tier, 0));
+  CHECK_FALSE(Holds(*tier, 1));
+}
+
 TEST_CASE("disk tier: a lower limit holds from when the folder is opened") {
   TestFolder folder;
   {

@@ -150,11 +150,24 @@ int64_t ModifiedAt(const struct stat& stat) {
   return NanosecondsOf(stat.st_mtim);
 }
 
-void SetModifiedAt(const File& file, int64_t nanoseconds) {
+namespace {
+
+timespec TimeOf(int64_t nanoseconds) {
   int64_t seconds = nanoseconds / kNanosecondsPerSecond, rest = nanoseconds % kNanosecondsPerSecond;
   if (rest < 0) --seconds, rest += kNanosecondsPerSecond;
-  const timespec times[2] = {{0, UTIME_OMIT}, {seconds, rest}};
+  return {seconds, rest};
+}
+
+}  // namespace
+
+void SetModifiedAt(const File& file, int64_t nanoseconds) {
+  const timespec times[2] = {{0, UTIME_OMIT}, TimeOf(nanoseconds)};
   futimens(file.descriptor(), times);
+}
+
+void SetModifiedAt(const File& folder, const std::string& name, int64_t nanoseconds) {
+  const timespec times[2] = {{0, UTIME_OMIT}, TimeOf(nanoseconds)};
+  utimensat(folder.descriptor(), name.c_str(), times, AT_SYMLINK_NOFOLLOW);
 }
 
 uint64_t DiskBytes(uint64_t file_bytes) {

@@ -55,7 +55,9 @@ Status Sync(const File& file_or_folder);  // to the disk: a power failure no lon
 int64_t NanosecondsOf(const timespec& time);
 int64_t NowNanoseconds();
 int64_t ModifiedAt(const struct stat& stat);
-void SetModifiedAt(const File& file, int64_t nanoseconds);  // as far as it is allowed
+// As far as it is allowed: of a file that is open, or of one of the folder.
+void SetModifiedAt(const File& file, int64_t nanoseconds);
+void SetModifiedAt(const File& folder, const std::string& name, int64_t nanoseconds);
 
 // What a file takes of the disk: whole pages of it.
 uint64_t DiskBytes(uint64_t file_bytes);

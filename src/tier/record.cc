@@ -151,4 +151,9 @@ Result<RecordHeader> DecodeHeader(std::span<const std::byte> bytes) {
   return header;
 }
 
+uint64_t PositionOf(std::span<const std::byte> header) {
+  const auto decoded = DecodeHeader(header);
+  return decoded ? decoded->position : 0;
+}
+
 }  // namespace kvist

@@ -61,5 +61,7 @@ std::vector<std::byte> EncodeHeader(const RecordHeader& header);
 // kCorrupt for bytes that are not a whole header or whose checksum is another; kUnsupported for a newer version. Never
 // reads outside `bytes` nor takes much more memory than they have, whatever they are.
 Result<RecordHeader> DecodeHeader(std::span<const std::byte> bytes);
+// The header's position, or 0 when it can't be decoded.
+uint64_t PositionOf(std::span<const std::byte> header);
 
 }  // namespace kvist

@@ -6,9 +6,22 @@
 #include <utility>
 
 namespace kvist {
+namespace {
 
-Segment::Segment(FileId file_id, uint64_t file_bytes, SegmentTable file_table)
-    : id(file_id), bytes(DiskBytes(file_bytes)), table(std::move(file_table)), num_hits(table.records.size()) {}
+// What stands later in a text is of no use without what stands before it, so it has to go first, though it is written
+// last: for each token it counts as used so much earlier. That is more than writing or reading a token takes, and
+// for a text of 100,000 tokens it is a quarter of an hour.
+constexpr int64_t kDepthNsAToken = 10'000'000;
+constexpr uint64_t kDeepestToken = uint64_t{1} << 20;
+
+}  // namespace
+
+Segment::Segment(FileId file_id, uint64_t file_bytes, SegmentTable file_table, uint64_t position)
+    : id(file_id),
+      bytes(DiskBytes(file_bytes)),
+      table(std::move(file_table)),
+      depth_ns(int64_t(std::min(position, kDeepestToken)) * kDepthNsAToken),
+      num_hits(table.records.size()) {}
 
 bool SegmentIndex::IsNewer(const Place& a, const Place& b) {
   return std::pair(a.segment->table.order, a.record) > std::pair(b.segment->table.order, b.record);

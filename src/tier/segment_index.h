@@ -19,14 +19,16 @@ namespace kvist {
 // A segment file that this process knows.
 struct Segment {
   using Clock = std::chrono::steady_clock;
-  Segment(FileId id, uint64_t file_bytes, SegmentTable table);
+  // position: of the first record's first token in its sequence; it counts when segments are evicted.
+  Segment(FileId id, uint64_t file_bytes, SegmentTable table, uint64_t position);
 
   const FileId id;
   const uint64_t bytes;                 // on the disk
   const SegmentTable table;             // without records when it is damaged
+  const int64_t depth_ns;               // how much earlier it counts as used than the beginning of its text
   size_t num_live = 0;                  // records that are neither erased nor known to be damaged
   std::vector<uint64_t> num_hits;       // [record]
-  int64_t used_at_ns = 0;               // what the eviction goes by
+  int64_t used_at_ns = 0;               // what the eviction goes by, with the depth
   int64_t modified_at_ns = 0;           // of the file when we last looked: later uses by others show in it
   Clock::time_point touched_at{};       // when we last wrote the use to the file
   bool is_synced = false;               // by this process
