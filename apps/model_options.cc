@@ -66,7 +66,8 @@ void AddMemoryOptions(CLI::App* command, ModelArguments* arguments) {
   command
       ->add_option_function<std::string>(
           "--kv-memory", [=](const std::string& text) { arguments->kv_memory_bytes = ParseBytes(text); },
-          "Bytes that keys and values may take, as in 512M or 2G; the default is the machine's memory")
+          "Bytes that keys and values may take, as in 512M or 2G; the default is seven eighths of the "
+          "machine's memory, or of what its control group allows")
       ->check(CheckBytes)
       ->type_name("BYTES");
   command

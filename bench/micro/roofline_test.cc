@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "base/address_range.h"
+#include "base/machine_memory.h"
 #include "bench/micro/free_memory.h"
 #include "bench/micro/roofline_loops.h"
 #include "kernels/kernels.h"

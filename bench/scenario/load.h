@@ -27,7 +27,7 @@ struct LoadOptions {
 
 struct LoadResult {
   size_t wanted_bytes = 0;  // of keys and values, if all had all of their tokens in memory at once and shared nothing
-  size_t budget_bytes = 0;  // 0: the cache's own choice
+  size_t budget_bytes = 0;
   size_t peak_committed_bytes = 0;
   size_t peak_resident_bytes = 0;  // as the operating system tells, looked at every few steps
   int64_t num_failed = 0;          // requests that ended with an error

@@ -48,7 +48,7 @@ struct CacheOptions {
   // Quantised codecs apply to blocks that are old enough (sealed); the others are stored in OpenForm(form).
   Form form = {};
   // Bytes that blocks may take, checked before memory is taken: KvBytes (kv_size.h) is what a sequence needs. 0: seven
-  // eighths of the machine's memory.
+  // eighths of the memory that this process may use (the machine's, or its control group's).
   size_t budget_bytes = 0;
   // How far ahead of each sequence memory is taken. It is taken and given back by a thread of the cache's own.
   GrowthOptions growth = {};
@@ -150,9 +150,11 @@ class Cache {
   // Stores the sequence under the name, in place of an earlier session, with notes of the caller's own (at most 16
   // MiB). Only blocks that the tier does not have yet are written. When it returns, the session survives a power
   // failure; when it fails, the earlier one is as it was (but for kIo after it was replaced, when the system could not
-  // say that the new one is durable). Blocks that others have stored, too, become shared. Names are 1 to 100 letters,
-  // digits, - _ and dots, not a dot first. kInvalidArgument for a name, or a sequence of another cache; kIo and
-  // kOutOfMemory (the tier's size) say what to do.
+  // say that the new one is durable). Of a name that this cache has resumed or saved before, kFailedPrecondition when
+  // another cache or program has saved or removed it since: resume it again, save under another name, or remove it.
+  // Blocks that others have stored, too, become shared. Names are 1 to 100 letters, digits, - _ and dots, not a dot
+  // first. kInvalidArgument for a name, or a sequence of another cache; kIo and kOutOfMemory (the tier's size) say what
+  // to do.
   Status Save(const std::string& name, const Sequence& sequence, std::span<const std::byte> notes = {});
   // The session with as much of its sequence as can be used: all of it as a rule. What is missing, because the model or
   // the form is another now or because stored bytes are damaged (reuse.reason), is to be computed from its tokens; so
@@ -173,7 +175,7 @@ class Cache {
   void Flush();
 
   const CacheGeometry& geometry() const;
-  const CacheOptions& options() const;
+  const CacheOptions& options() const;                                // as given, and budget_bytes as it is in force
   CacheStats stats() const;                                           // cost: a look at every idle block
   std::vector<std::pair<std::string, TierStats>> tier_stats() const;  // by name, in the order of CacheOptions::tiers
   // Bytes of the cache's blocks that the operating system holds in memory right now, from /proc (slow: for checks).

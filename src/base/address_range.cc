@@ -21,10 +21,6 @@ size_t PageBytes() {
   return bytes;
 }
 
-size_t PhysicalBytes() {
-  return size_t(sysconf(_SC_PHYS_PAGES)) * PageBytes();
-}
-
 Result<AddressRange> AddressRange::Reserve(size_t bytes) {
   // PROT_NONE: the kernel charges nothing, even when it does not overcommit. A page or more that is never used at
   // either end stops overruns and keeps the kernel from joining the range to a neighbour, which would blur

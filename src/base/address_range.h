@@ -8,8 +8,7 @@
 
 namespace kvist {
 
-size_t PageBytes();      // of the operating system
-size_t PhysicalBytes();  // memory the machine has
+size_t PageBytes();  // of the operating system
 inline constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 // A reserved range of addresses whose memory comes and goes page by page while its addresses never change.

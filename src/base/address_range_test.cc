@@ -12,6 +12,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/machine_memory.h"
+
 namespace kvist::address_range_test {
 namespace {
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/address_range.h"
+#include "base/machine_memory.h"
 #include "cache/core.h"
 #include "cache/sequence_state.h"
 #include "cache/tier_store.h"
@@ -51,6 +51,11 @@ Result<std::unique_ptr<BlockPool>> OpenPool(const BlockLayout& layout, MemoryBud
   return BlockPool::Open(layout.block_bytes, max_blocks, &budget);
 }
 
+CacheOptions WithBudget(CacheOptions options) {
+  if (options.budget_bytes == 0) options.budget_bytes = UsableBytes() / 8 * 7;
+  return options;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const CacheOptions& options) {
@@ -60,8 +65,7 @@ Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const 
   if (options.reuses_moved_chunks) KVIST_TRY_VOID(CheckMovedChunks(options));
   KVIST_TRY(const std::vector<Form> forms, FormsOfLayers(geometry, options));
   KVIST_TRY(const Kernels* kernels, ChooseKernels());
-  const size_t budget_bytes = options.budget_bytes != 0 ? options.budget_bytes : PhysicalBytes() / 8 * 7;
-  auto core = std::make_shared<Core>(geometry, options, kernels, budget_bytes);
+  auto core = std::make_shared<Core>(geometry, WithBudget(options), kernels);
   core->places.resize(geometry.layers.size());
   std::vector<BlockLayout> sealed_layouts = LayOutGroups(geometry, forms);
   for (BlockLayout& layout : LayOutOpenGroups(geometry, forms)) {
@@ -96,9 +100,8 @@ Result<std::unique_ptr<Cache>> Cache::Open(const CacheGeometry& geometry, const 
 Cache::Cache(std::shared_ptr<Core> core) : core_(std::move(core)) {}
 Cache::~Cache() = default;
 
-Cache::Core::Core(const CacheGeometry& geometry_in, const CacheOptions& options_in, const Kernels* kernels_in,
-                  size_t budget_bytes)
-    : geometry(geometry_in), options(options_in), kernels(kernels_in), budget(budget_bytes) {}
+Cache::Core::Core(const CacheGeometry& geometry_in, CacheOptions options_in, const Kernels* kernels_in)
+    : geometry(geometry_in), options(std::move(options_in)), kernels(kernels_in), budget(options.budget_bytes) {}
 
 Cache::Core::~Core() = default;
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/address_range.h"
+#include "base/machine_memory.h"
 #include "tests/property/naive_cache.h"
 
 namespace kvist::cache_test {
@@ -99,6 +100,12 @@ TEST_CASE("cache: opening takes address space and no memory") {
   CHECK(cache->ResidentBytes().value() == 0);
   CHECK(cache->geometry().layers.size() == 2);
   CHECK(cache->options().form == kF16);
+}
+
+TEST_CASE("cache: the budget in force can be read, given or not") {
+  const CacheGeometry geometry = Geometry({0});
+  CHECK(Cache::Open(geometry, {}).value()->options().budget_bytes == UsableBytes() / 8 * 7);
+  CHECK(Cache::Open(geometry, {.budget_bytes = size_t{1} << 20}).value()->options().budget_bytes == size_t{1} << 20);
 }
 
 TEST_CASE("cache: resident memory is that of the live blocks, while growing and after most is released") {

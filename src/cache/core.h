@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "cache/known_sessions.h"
 #include "codec/block_layout.h"
 #include "kernels/kernels.h"
 #include "kvist/cache.h"
@@ -37,8 +38,7 @@ struct Cache::Core {
     int layer_in_group = 0;
   };
 
-  Core(const CacheGeometry& geometry_in, const CacheOptions& options_in, const Kernels* kernels_in,
-       size_t budget_bytes);
+  Core(const CacheGeometry& geometry_in, CacheOptions options_in, const Kernels* kernels_in);
   ~Core();
 
   // Calls visit(pool) for every pool there is.
@@ -92,6 +92,7 @@ struct Cache::Core {
   std::atomic<size_t> staging_bytes{0};       // memory for layers of spilled blocks
   std::atomic<uint64_t> spill_bytes_read{0};  // of spilled blocks, by steps
   std::atomic<uint64_t> spill_wait_ns{0};     // that steps waited for them
+  KnownSessions known_sessions;
   std::unique_ptr<TierStore> tiers;  // null when there are none; last: what it writes are blocks of the prefixes
 };
 

@@ -45,7 +45,12 @@ Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<
   for (const PrefixIndex::Entry& entry : entries) core_->prefixes->Release(entry);
   KVIST_TRY_VOID(written);
   KVIST_TRY_VOID(state.RestoreSpilled(manifest.keys));
-  Status saved = disk->SaveSession(name, EncodeManifest(manifest), manifest.keys);
+  const std::vector<std::byte> bytes = EncodeManifest(manifest);
+  const auto replaces = core_->known_sessions.Find(name);
+  Status saved = disk->SaveSession(name, bytes, manifest.keys, replaces ? &*replaces : nullptr);
+  if (saved) core_->known_sessions.Note(name, ChecksumOf(bytes));
+  // It may have been replaced all the same.
+  if (!saved && saved.error().code == ErrorCode::kIo) core_->known_sessions.Forget(name);
   if (saved || saved.error().code != ErrorCode::kNotFound) return saved;
   // What was written last has taken the room of what was written first.
   return Fail(ErrorCode::kOutOfMemory,
@@ -56,8 +61,13 @@ Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<
 
 Result<ResumedSession> Cache::Resume(const std::string& name) {
   KVIST_TRY(DiskTier* const disk, DiskOf(core_->tiers.get()));
-  KVIST_TRY(const std::vector<std::byte> bytes, disk->ReadSession(name));
-  KVIST_TRY(SessionManifest manifest, DecodeManifest(bytes));
+  const auto bytes = disk->ReadSession(name);
+  if (!bytes) {
+    if (bytes.error().code == ErrorCode::kNotFound) core_->known_sessions.Note(name, std::nullopt);
+    return std::unexpected(bytes.error());
+  }
+  KVIST_TRY(SessionManifest manifest, DecodeManifest(*bytes));
+  core_->known_sessions.Note(name, ChecksumOf(*bytes));
   ResumedSession session{Begin(manifest.salt), std::move(manifest.tokens), std::move(manifest.notes), {}};
   if (session.sequence.state_->root != manifest.root) session.sequence.SetSealing(false);  // it may not have been
   if (session.sequence.state_->root != manifest.root) {
@@ -73,6 +83,7 @@ Result<ResumedSession> Cache::Resume(const std::string& name) {
 
 Status Cache::RemoveSession(const std::string& name) {
   KVIST_TRY(DiskTier* const disk, DiskOf(core_->tiers.get()));
+  core_->known_sessions.Forget(name);
   return disk->RemoveSession(name);
 }
 

@@ -359,6 +359,49 @@ TEST_CASE("sessions: a sequence of another cache is refused") {
   CHECK(cache->ListSessions().value().empty());
 }
 
+TEST_CASE("sessions: what another program has saved or removed meanwhile is not replaced") {
+  const TestFolder folder;
+  std::mt19937 random(9);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const StepData text = RandomStep(random, geometry, 100);
+  const auto mine = Cache::Open(geometry, Options(folder)).value();
+  const auto theirs = Cache::Open(geometry, Options(folder)).value();
+  const auto with_tokens = [&](Cache& cache, int64_t num_tokens) {
+    Sequence sequence = cache.Begin();
+    RunRest(geometry, text.Part(geometry, 0, num_tokens), sequence);
+    return sequence;
+  };
+  const auto save = [&](Cache& cache, int64_t num_tokens) {
+    return cache.Save("chat", with_tokens(cache, num_tokens));
+  };
+  const auto num_saved = [&] {
+    return std::ssize(Cache::Open(geometry, Options(folder)).value()->Resume("chat")->tokens);
+  };
+
+  // Both find that there is none yet; the first to save has it.
+  CHECK(mine->Resume("chat").error().code == ErrorCode::kNotFound);
+  CHECK(theirs->Resume("chat").error().code == ErrorCode::kNotFound);
+  REQUIRE(save(*mine, 40));
+  CHECK(save(*theirs, 50).error().code == ErrorCode::kFailedPrecondition);
+  CHECK(num_saved() == 40);
+  REQUIRE(save(*mine, 60));
+
+  REQUIRE(theirs->Resume("chat"));
+  REQUIRE(save(*theirs, 70));
+  CHECK(save(*mine, 80).error().message.find("saved by somebody else") != std::string::npos);
+  CHECK(num_saved() == 70);
+  REQUIRE(mine->Resume("chat"));
+  REQUIRE(save(*mine, 80));
+
+  REQUIRE(mine->RemoveSession("chat"));
+  CHECK(save(*theirs, 90).error().message.find("was removed") != std::string::npos);
+  CHECK(mine->ListSessions().value().empty());
+  // Who has never asked for it, or has removed it, means what is said.
+  REQUIRE(save(*mine, 30));
+  REQUIRE(save(*Cache::Open(geometry, Options(folder)).value(), 35));
+  CHECK(num_saved() == 35);
+}
+
 TEST_CASE("tiers: loading is weighed against what would be computed instead, and only what was loaded is reported") {
   const TestFolder folder;
   std::mt19937 random(8);

@@ -41,7 +41,6 @@ size_t Admission::WantedBytes(const ActiveRequest& request,
 
 bool Admission::HasRoomFor(const ActiveRequest& request, const Line& running) const {
   const size_t budget_bytes = cache_.options().budget_bytes;
-  if (budget_bytes == 0) return true;
   const CacheStats stats = cache_.stats();
   const size_t block_bytes = KvBytes(cache_.geometry(), cache_.options(), cache_.geometry().block_tokens, 1);
   size_t bytes = stats.live_bytes - std::min(stats.live_bytes, stats.idle_bytes);
@@ -54,7 +53,6 @@ bool Admission::HasRoomFor(const ActiveRequest& request, const Line& running) co
 
 bool Admission::FitsAlone(int64_t num_tokens) const {
   const CacheOptions& options = cache_.options();
-  if (options.budget_bytes == 0) return false;
   return KvBytes(cache_.geometry(), options, num_tokens, cache_.geometry().block_tokens) <= options.budget_bytes;
 }
 

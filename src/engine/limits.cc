@@ -66,7 +66,7 @@ Status CheckPromptFits(const Cache& cache, int64_t num_prompt_tokens, int64_t st
   const bool can_spill = std::ranges::any_of(options.tiers, IsDiskSpec);
   const size_t needed_bytes = can_spill ? SpilledKvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens)
                                         : KvBytes(cache.geometry(), options, num_prompt_tokens, step_tokens);
-  if (options.budget_bytes == 0 || needed_bytes <= options.budget_bytes) return {};
+  if (needed_bytes <= options.budget_bytes) return {};
   const char* even_so = can_spill ? ", even with the rest of them in the disk tier," : "";
   const char* advice = can_spill ? "allow more or shorten the prompt"
                                  : "allow more, give it a disk tier for the rest, or shorten the prompt";

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -79,7 +80,10 @@ class DiskTier : public Tier {
   // kUnsupported when a session of a newer format version has the name.
   // kOutOfMemory when all sessions together would exceed the limit: it says which is the largest. The earlier session
   // of the name must have room beside the new one.
-  Status SaveSession(const std::string& name, std::span<const std::byte> manifest, std::span<const RecordKey> keys);
+  // replaces: what the caller expects under the name, the checksum of a manifest or nothing; kFailedPrecondition when
+  // it is something else by then. Null: whatever it is.
+  Status SaveSession(const std::string& name, std::span<const std::byte> manifest, std::span<const RecordKey> keys,
+                     const std::optional<Checksum>* replaces = nullptr);
   // The manifest. kNotFound; kCorrupt when its checksum is another; kUnsupported for a newer format version.
   Result<std::vector<std::byte>> ReadSession(const std::string& name);
   // kNotFound; kIo; kUnsupported. Its records may be evicted from now on.

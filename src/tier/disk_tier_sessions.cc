@@ -149,8 +149,18 @@ Status DiskTier::State::CheckPlace(const std::string& name) const {
   return Fail(ErrorCode::kIo, "something that is no session has the name " + SessionFileName(name));
 }
 
+Status DiskTier::State::CheckReplaces(const std::string& name, const std::optional<Checksum>& replaces,
+                                      const Lock&) const {
+  const auto stored = sessions.find(name);
+  if (stored == sessions.end() && !replaces) return {};
+  if (stored != sessions.end() && replaces == stored->second->table.manifest_checksum) return {};
+  return Fail(ErrorCode::kFailedPrecondition,
+              "session " + name + (stored == sessions.end() ? " was removed" : " was saved by somebody else") +
+                  " since it was last resumed or saved here; resume it again, or save under another name");
+}
+
 Status DiskTier::State::TrySaveSession(const std::string& name, std::span<const std::byte> manifest,
-                                       std::span<const RecordKey> keys) {
+                                       std::span<const RecordKey> keys, const std::optional<Checksum>* replaces) {
   KnownSession session;
   SegmentHold hold(mutex);
   {
@@ -178,6 +188,10 @@ Status DiskTier::State::TrySaveSession(const std::string& name, std::span<const 
     KVIST_TRY(FolderLock folder_lock, FolderLock::Take(folder));
     Refresh(true);
     KVIST_TRY_VOID(CheckPlace(name));
+    if (replaces != nullptr) {
+      const Lock lock(mutex);
+      KVIST_TRY_VOID(CheckReplaces(name, *replaces, lock));
+    }
     for (const SessionTable::Key& key : session.table.keys) {
       const FileId& id = session.table.segments[key.segment];
       if (!StatOf(folder.segments, SegmentFileName(id))) return NoRecord(key.key);
@@ -191,13 +205,13 @@ Status DiskTier::State::TrySaveSession(const std::string& name, std::span<const 
 }
 
 Status DiskTier::SaveSession(const std::string& name, std::span<const std::byte> manifest,
-                             std::span<const RecordKey> keys) {
+                             std::span<const RecordKey> keys, const std::optional<Checksum>* replaces) {
   KVIST_TRY_VOID(CheckName(name));
   if (manifest.size() > kMaxManifestBytes || keys.size() > kMaxSessionKeys) {
     return Fail(ErrorCode::kInvalidArgument, "a session has a manifest of at most 64 MiB and at most 2^20 records");
   }
   for (int num_tries = 1;; ++num_tries) {
-    const Status saved = state_->TrySaveSession(name, manifest, keys);
+    const Status saved = state_->TrySaveSession(name, manifest, keys, replaces);
     if (saved || saved.error().code != ErrorCode::kNotFound || num_tries == kMaxTries) {
       if (!saved) state_->CountFailure(saved.error());
       return saved;

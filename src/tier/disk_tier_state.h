@@ -79,7 +79,10 @@ struct DiskTier::State {
 
   // --- sessions: disk_tier_sessions.cc ---
 
-  Status TrySaveSession(const std::string& name, std::span<const std::byte> manifest, std::span<const RecordKey> keys);
+  Status TrySaveSession(const std::string& name, std::span<const std::byte> manifest, std::span<const RecordKey> keys,
+                        const std::optional<Checksum>* replaces);
+  // Whether that is what is stored under the name.
+  Status CheckReplaces(const std::string& name, const std::optional<Checksum>& replaces, const Lock&) const;
   // Whether a session of that name may be made or removed: not when something that isn't ours has its place.
   Status CheckPlace(const std::string& name) const;
   uint64_t SessionBytes(const Lock&) const;                              // of the files themselves
