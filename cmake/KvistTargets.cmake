@@ -42,6 +42,9 @@ endfunction()
 # time of compiling them goes into optimising.
 function(kvist_compile_quickly target)
   target_compile_options(${target} PRIVATE $<$<CONFIG:Release,RelWithDebInfo>:-O1$<SEMICOLON>-g1>)
+  if(KVIST_SANITIZE)
+    target_compile_options(${target} PRIVATE -O0)
+  endif()
 endfunction()
 
 # Files of one folder are compiled some at a time: most of what a file takes is reading headers. What they declare in

@@ -11,8 +11,8 @@ if(CMAKE_CROSSCOMPILING_EMULATOR MATCHES "qemu-")
   target_sources(kvist_doctest_main PRIVATE cmake/emulated_machine.cc)
 endif()
 
-# One test program and one ctest entry. library: what it links; the rest: its sources (there may be none yet).
-function(kvist_add_test_program name label library)
+# A test program. library: what it links; the rest: its sources (there may be none yet).
+function(kvist_add_test_program name library)
   add_executable(${name} ${ARGN})
   kvist_target_defaults(${name})
   kvist_compile_quickly(${name})
@@ -20,21 +20,37 @@ function(kvist_add_test_program name label library)
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
   target_compile_definitions(${name} PRIVATE KVIST_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE ${library} kvist_doctest_main xxHash::xxhash)
-  add_test(NAME ${label} COMMAND ${name})
-  set_tests_properties(${label} PROPERTIES LABELS ${label} TIMEOUT 900)
+endfunction()
+function(kvist_add_test name label)
+  add_test(NAME ${name} COMMAND ${ARGN})
+  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 900)
 endfunction()
 file(GLOB conformance_tests CONFIGURE_DEPENDS tests/conformance/*.cc)
 file(GLOB property_tests CONFIGURE_DEPENDS tests/property/*.cc)
-kvist_add_test_program(kvist_unit_test unit kvist ${library_tests} ${conformance_tests})
-kvist_add_test_program(kvist_property_test property kvist ${property_tests})
+kvist_add_test_program(kvist_unit_test kvist ${library_tests} ${conformance_tests})
+kvist_add_test_program(kvist_property_test kvist ${property_tests})
+kvist_add_test(property property kvist_property_test)
+# The thread sanitizer makes tests 20 to 30 times as slow; it looks at those in which threads meet, or which are quick.
+set(unit_tests kvist_unit_test)
+if(KVIST_SANITIZE STREQUAL "thread")
+  set(slow_tests "attend: after*" "attend: prefill*" "cache: static sequences*" "kernels:*" "moved:*" "*KV size*"
+                 "page selection: a decode*" "page selection: after*" "page selection: forks*"
+                 "page selection: quantised*" "quantised tile:*" "sealing: a long*" "sealing: a number*"
+                 "sealing: a query*" "sealing: outputs*" "sealing: the bits*" "sequence: spare*"
+                 "spill: a sequence several*" "spill: blocks that were*")
+  list(JOIN slow_tests "," slow_tests)
+  list(APPEND unit_tests "--test-case-exclude=${slow_tests}")
+endif()
+# Two parts that take about as long, side by side.
+kvist_add_test(unit unit ${unit_tests} --last=100)
+kvist_add_test(unit_rest unit ${unit_tests} --first=101)
 
 # Kills processes that write to a store, and looks at what is left of it.
 add_executable(kvist_torture_store tests/torture/torture_store.cc)
 kvist_target_defaults(kvist_torture_store)
 target_include_directories(kvist_torture_store PRIVATE "${PROJECT_SOURCE_DIR}")
 target_link_libraries(kvist_torture_store PRIVATE kvist xxHash::xxhash)
-add_test(NAME torture_store COMMAND kvist_torture_store --rounds 200)
-set_tests_properties(torture_store PROPERTIES LABELS torture TIMEOUT 600)
+kvist_add_test(torture_store torture kvist_torture_store --rounds 200)
 
 # Of a build for another machine (cmake/aarch64.cmake), in its emulator: the unit tests on each instruction set, without
 # those that take more than 20 seconds there because they attend to long texts again and again.
@@ -55,14 +71,16 @@ endif()
 if(KVIST_BUILD_ENGINE)
   file(GLOB golden_tests CONFIGURE_DEPENDS tests/golden/*.cc)
   file(GLOB bench_tests CONFIGURE_DEPENDS bench/*/*_test.cc)
-  kvist_add_test_program(kvist_engine_test engine kvist_bench ${engine_tests} ${golden_tests} ${bench_tests})
+  kvist_add_test_program(kvist_engine_test kvist_bench ${engine_tests} ${golden_tests} ${bench_tests})
+  kvist_add_test(engine engine kvist_engine_test)
   # ggml's threads wait for each other by spinning: two programs that use all cores at once take many times as long as
   # one after the other.
   set_tests_properties(engine PROPERTIES RUN_SERIAL ON)
   # The classifier of conversations on labelled ones (tests/data/chats): a test, and a program that prints its scores
   # and the features that tools/fit_chat_classifier.py fits it to.
-  kvist_add_test_program(kvist_chat_class_test chat_class kvist tests/chats/chat_class_accuracy_test.cc
+  kvist_add_test_program(kvist_chat_class_test kvist tests/chats/chat_class_accuracy_test.cc
                          tests/chats/labelled_chats.cc)
+  kvist_add_test(chat_class chat_class kvist_chat_class_test)
   add_executable(chat_features EXCLUDE_FROM_ALL tests/chats/chat_features.cc tests/chats/labelled_chats.cc)
   kvist_target_defaults(chat_features)
   target_include_directories(chat_features PRIVATE "${PROJECT_SOURCE_DIR}")
