@@ -245,9 +245,9 @@ Status Begin(ChatArguments& arguments, const LoadedModel& loaded, std::optional<
     if (saves) KVIST_TRY_VOID(chat.Use(name));
     *exit_code = chat.Run();
   }
-  if (!arguments.stats) return {};
   loaded.cache->Flush();  // the conversations have ended
-  std::fputs(TiersText(*loaded.cache).c_str(), stderr);
+  if (arguments.stats) std::fputs(TiersText(*loaded.cache).c_str(), stderr);
+  if (!arguments.stats) NoteFailures(*loaded.cache);
   return {};
 }
 

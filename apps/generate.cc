@@ -63,6 +63,7 @@ void Tell(const Generation& generation, const PromptArguments& arguments, const 
     WriteJson(object, out);
   }
   if (has_statistics) std::fputs((statistics + TiersText(*loaded.cache)).c_str(), stderr);
+  if (!has_statistics) NoteFailures(*loaded.cache);
 }
 
 Status Generate(const PromptArguments& arguments, Output& out) {

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "kvist/kv_size.h"
+#include "report.h"
 
 namespace kvist {
 namespace {
@@ -83,12 +84,21 @@ std::string StatisticsText(const GenerationStats& stats, const LoadedModel& load
 std::string TiersText(const Cache& cache) {
   std::string text;
   for (const auto& [name, tier] : cache.tier_stats()) {
-    text += Print("%-13s %llu records read (%s), %llu missed; %llu written (%s), %llu declined; %llu failures\n",
+    text += Print("%-13s %llu records read (%s), %llu missed; %llu written (%s), %llu declined; %llu failures",
                   (name + " tier").c_str(), Count(tier.num_hits), BytesText(double(tier.bytes_read)).c_str(),
                   Count(tier.num_misses), Count(tier.num_written), BytesText(double(tier.bytes_written)).c_str(),
                   Count(tier.num_declined), Count(tier.num_failures));
+    text += tier.num_failures > 0 ? ", the last: " + tier.last_failure + "\n" : "\n";
   }
   return text;
+}
+
+void NoteFailures(const Cache& cache) {
+  for (const auto& [name, tier] : cache.tier_stats()) {
+    if (tier.num_failures == 0) continue;
+    Note(Print("the %s tier failed %llu times, which costs time and nothing else; the last: %s", name.c_str(),
+               Count(tier.num_failures), tier.last_failure.c_str()));
+  }
 }
 
 std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer) {
@@ -136,6 +146,7 @@ Json TiersJson(const Cache& cache) {
                      {"written_bytes", tier.bytes_written},
                      {"declined", tier.num_declined},
                      {"failures", tier.num_failures}});
+    if (tier.num_failures > 0) tiers.back()["last_failure"] = tier.last_failure;
   }
   return tiers;
 }

@@ -17,6 +17,7 @@ std::string StatisticsText(const GenerationStats& stats, const LoadedModel& load
 // A line a tier. Blocks are written when their sequence ends: call it after that and Cache::Flush, if that is near.
 std::string TiersText(const Cache& cache);
 Json TiersJson(const Cache& cache);
+void NoteFailures(const Cache& cache);  // of tiers, for who does not ask for statistics; nothing where there are none
 std::string ReuseText(const ReuseReport& reuse, const Tokenizer& tokenizer);
 std::string StreamText(const std::optional<StreamStats>& stream);  // nothing where there is none
 std::string RetainedText(const RetainStats& retained);             // nothing when no tokens were given up

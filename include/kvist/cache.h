@@ -275,7 +275,8 @@ class Sequence {
   // every step reads all the rest. Layers with a sliding window stay in memory.
   // The file space stays taken until the sequence lets go of the blocks, even beyond the tier's size.
   // kFailedPrecondition without a disk tier; kIo when it can't store them; kOutOfMemory when the budget is too small
-  // even so (SpilledKvBytes of kv_size.h is enough), or what is in memory can't be spilled (tokens after a Remove).
+  // even so (SpilledKvBytes of kv_size.h is enough), the tier's size is, or what is in memory can't be spilled (tokens
+  // after a Remove).
   Status Spill(int64_t num_more_tokens);
   int64_t num_spilled_tokens() const;
 
@@ -348,7 +349,8 @@ class Sequence {
 
   // Keeps the first `num_tokens` tokens. kOutOfRange past the end. kFailedPrecondition when a sliding-window layer has
   // already dropped tokens the next query would see. Where the new end lies in a spilled block, that is read back:
-  // kIo, kCorrupt, kOutOfMemory. Nothing has changed after an error.
+  // kIo, kCorrupt, kOutOfMemory. Nothing has changed after an error. In a quantised form, after a cut within a sealed
+  // block nothing that follows is shared, stored or spilled: cut at a multiple of block_tokens instead.
   Status Truncate(int64_t num_tokens);
 
   // Takes tokens [begin, end) out. What follows keeps its keys and moves to the front by position delta: nothing is

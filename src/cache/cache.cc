@@ -103,7 +103,9 @@ Cache::~Cache() = default;
 Cache::Core::Core(const CacheGeometry& geometry_in, CacheOptions options_in, const Kernels* kernels_in)
     : geometry(geometry_in), options(std::move(options_in)), kernels(kernels_in), budget(options.budget_bytes) {}
 
-Cache::Core::~Core() = default;
+Cache::Core::~Core() {
+  if (tiers) tiers->Stop();
+}
 
 void Cache::Core::Trim() {
   ForEachPool([](BlockPool& pool) { pool.Trim(); });

@@ -2,13 +2,15 @@
 // Copyright 2026 The Kvist authors
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
-#include <utility>
+#include <vector>
 
-#include "tier/record.h"
+#include "tier/disk_tier.h"
 
 namespace kvist {
 
@@ -16,24 +18,14 @@ namespace kvist {
 class KnownSessions {
  public:
   // manifest: its checksum, or nothing where there was no session.
-  void Note(const std::string& name, std::optional<Checksum> manifest) {
-    const std::lock_guard lock(mutex_);
-    seen_[name] = manifest;
-  }
-  void Forget(const std::string& name) {
-    const std::lock_guard lock(mutex_);
-    seen_.erase(name);
-  }
-  // Nothing when it has not looked.
-  std::optional<std::optional<Checksum>> Find(const std::string& name) const {
-    const std::lock_guard lock(mutex_);
-    const auto seen = seen_.find(name);
-    if (seen == seen_.end()) return std::nullopt;
-    return std::optional<std::optional<Checksum>>(std::in_place, seen->second);
-  }
+  void Note(const std::string& name, std::optional<Checksum> manifest);
+  void Forget(const std::string& name);
+  // As DiskTier::SaveSession, in the place of what has been noted, whatever it is where nothing has been.
+  Status Save(DiskTier& disk, const std::string& name, const std::vector<std::byte>& manifest,
+              std::span<const RecordKey> keys);
 
  private:
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::map<std::string, std::optional<Checksum>> seen_;
 };
 

@@ -45,6 +45,22 @@ StepData Branch(std::mt19937& random, const CacheGeometry& geometry, const StepD
   return branch;
 }
 
+TEST_CASE("prefix: who finds no room takes nothing from others that run") {
+  std::mt19937 random(3);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const size_t block_bytes = LayOutGroups(geometry, Form{})[0].block_bytes;
+  const auto cache = OpenSharing(geometry, {}, 20 * block_bytes);
+  const StepData text = RandomStep(random, geometry, 3 * kBlock);
+  Sequence whole = cache->Begin(), part = cache->Begin(), filler = cache->Begin();
+  RunRest(geometry, text, whole);
+  REQUIRE(part.Reuse(text.tokens, 40).num_tokens() == 40);
+  const StepData more = RandomStep(random, geometry, 17 * kBlock);
+  RunRest(geometry, more, filler, kBlock);
+  const std::vector<Token> next{1};
+  CHECK(part.Prepare(next).error().code == ErrorCode::kOutOfMemory);
+  CHECK(cache->Begin().Reuse(text.tokens).num_tokens() == 3 * kBlock);
+}
+
 TEST_CASE("prefix: what was reused gives the same bits as what was computed") {
   for (const int window : {0, 24, 100}) {
     for (const bool is_running : {false, true}) {

@@ -98,8 +98,11 @@ bool Sequence::State::LetGoOfTail() {
 
 void Sequence::State::End() {
   if (!core->prefixes || num_tokens == 0) return;
-  core->prefixes->Touch(ShareAll());
-  if (core->tiers) core->tiers->WriteBehind(core->prefixes->FindAll(chain));
+  const std::vector<Digest> all = ShareAll();
+  std::vector<PrefixIndex::Entry> entries;
+  if (core->tiers) entries = core->prefixes->FindAll(chain);
+  core->prefixes->Touch(all);  // after FindAll, which uses them in another order
+  if (core->tiers) core->tiers->WriteBehind(std::move(entries));
 }
 
 void Sequence::State::TruncatePrefix(int64_t num_kept_tokens) {
@@ -266,7 +269,7 @@ void Sequence::State::ExplainMiss(std::span<const Token> prompt, ReuseReport& re
     return;
   }
   if (nearest->was_evicted && report.reason == MissReason::kNothingStored) report.reason = MissReason::kEvicted;
-  if (!nearest->other_token) return;
+  if (!nearest->other_token || report.reason != MissReason::kNothingStored) return;
   report.reason = MissReason::kOtherToken;
   report.miss_position = num_whole + nearest->num_common;
   report.wanted_token = prompt[size_t(report.miss_position)];

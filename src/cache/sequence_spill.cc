@@ -102,6 +102,8 @@ Status Sequence::State::SpillBlocks(std::span<const Candidate> blocks) {
   for (const Candidate& block : blocks) {
     const BlockRef& ref = tables[block.group].refs()[block.ref_index];
     PrefixIndex::Entry entry = EntryOf(block.block_index);
+    // Nobody else's: what others of its root compute is in another form.
+    if (has_changed_sealing) entry.digest = ChildDigest(entry.digest, {});
     entry.blocks.resize(tables.size());
     entry.blocks[block.group] = StoredBlock{ref.block, ref.is_sealed};
     entries.push_back(std::move(entry));
@@ -117,9 +119,10 @@ Status Sequence::State::SpillBlocks(std::span<const Candidate> blocks) {
     }
     return {};
   };
-  KVIST_TRY_VOID(core->tiers->WriteNow(entries));
+  DiskTier::Keeper keeper(*core->tiers->disk());
+  KVIST_TRY_VOID(core->tiers->WriteNow(entries, keeper));
   if (!hold_all()) {  // somebody has removed or damaged what was there before: the tier knows it now
-    KVIST_TRY_VOID(core->tiers->WriteNow(entries));
+    KVIST_TRY_VOID(core->tiers->WriteNow(entries, keeper));
     KVIST_TRY_VOID(hold_all());
   }
   for (size_t i = 0; i < blocks.size(); ++i) {
@@ -138,7 +141,9 @@ void Sequence::State::WriteAhead(std::span<const Candidate> blocks) const {
 Sequence::State::HeldBlocks Sequence::State::HoldWhatHasNoRoom(std::vector<TierStore::Wanted>& wanted) const {
   const int64_t block_tokens = core->geometry.block_tokens;
   size_t wanted_bytes = core->tiers->BytesOf(wanted) + core->budget.limit_bytes() / kPartAhead;  // for the next step
-  const size_t used_bytes = core->LiveBytes() - core->prefixes->stats().idle_bytes;
+  // Of two times: others may have made blocks idle in between.
+  const size_t live_bytes = core->LiveBytes();
+  const size_t used_bytes = live_bytes - std::min(live_bytes, core->prefixes->stats().idle_bytes);
   const size_t free_bytes = core->budget.limit_bytes() - std::min(core->budget.limit_bytes(), used_bytes);
   HeldBlocks held;
   std::vector<size_t> num_spilled = NumSpilled();
@@ -168,13 +173,13 @@ bool Sequence::State::HasRoomFor(int64_t num_more_tokens) {
   return fresh.has_value();
 }
 
-Status Sequence::State::RestoreSpilled(std::vector<RecordKey>& keys) const {
+Status Sequence::State::RestoreSpilled(std::vector<RecordKey>& keys, DiskTier::Keeper& keeper) const {
   for (const BlockTable& table : tables) {
     for (const BlockRef& ref : table.refs()) {
       if (!ref.spilled || ref.end_position() > num_shared_blocks * core->geometry.block_tokens) continue;
+      if (ref.spilled->header.digest != chain[size_t(ref.position / core->geometry.block_tokens)]) continue;
       keys.push_back(ref.spilled->key);
-      if (core->tiers->disk()->Contains({&ref.spilled->key, 1})[0]) continue;
-      KVIST_TRY_VOID(core->tiers->WriteAgain(*ref.spilled));
+      KVIST_TRY_VOID(core->tiers->WriteAgain(*ref.spilled, keeper));
     }
   }
   return {};
@@ -207,7 +212,7 @@ Status Sequence::State::Unspill(size_t group, size_t ref_index) {
 
 void Sequence::State::EndBefore(const SpillStage::Loss& loss) {
   ForgetStep();
-  if (loss.error.code == ErrorCode::kCorrupt) core->tiers->ForgetDamaged(loss.key);
+  core->tiers->ForgetDamaged(loss.key);  // else it would be there when the block is to be written anew
   // Where layers with a window no longer have what comes before, nothing is left to go on from.
   num_tokens = CheckWindows(loss.position, INT64_MAX) && CheckKept(loss.position) ? loss.position : 0;
   if (num_tokens == 0) {

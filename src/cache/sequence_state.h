@@ -118,7 +118,7 @@ struct Sequence::State {
   bool HasRoomFor(int64_t num_more_tokens);
   // Adds the keys of spilled blocks that belong to the prefix; what the disk tier has evicted meanwhile is written
   // again.
-  Status RestoreSpilled(std::vector<RecordKey>& keys) const;
+  Status RestoreSpilled(std::vector<RecordKey>& keys, DiskTier::Keeper& keeper) const;
   // Brings the block back that a sequence of so many tokens would end inside of, so that it can be written to.
   Status UnspillEnd(int64_t num_kept_tokens);
   Status Unspill(size_t group, size_t ref_index);

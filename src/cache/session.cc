@@ -17,6 +17,10 @@ Result<DiskTier*> DiskOf(TierStore* tiers) {
               "sessions are kept in a disk tier and this cache has none; give it one as in disk:PATH,size=8G");
 }
 
+Status NotSaved(const std::string& name, const Error& why) {
+  return Fail(why.code, "session '" + name + "' is not saved: " + why.message);
+}
+
 }  // namespace
 
 Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<const std::byte> notes) {
@@ -41,22 +45,14 @@ Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<
       }
     }
   }
-  const Status written = core_->tiers->WriteNow(entries);
+  DiskTier::Keeper keeper(*disk);
+  const Status written = core_->tiers->WriteNow(entries, keeper);
   for (const PrefixIndex::Entry& entry : entries) core_->prefixes->Release(entry);
-  KVIST_TRY_VOID(written);
-  KVIST_TRY_VOID(state.RestoreSpilled(manifest.keys));
-  const std::vector<std::byte> bytes = EncodeManifest(manifest);
-  const auto replaces = core_->known_sessions.Find(name);
-  Status saved = disk->SaveSession(name, bytes, manifest.keys, replaces ? &*replaces : nullptr);
-  if (saved) core_->known_sessions.Note(name, ChecksumOf(bytes));
-  // It may have been replaced all the same.
-  if (!saved && saved.error().code == ErrorCode::kIo) core_->known_sessions.Forget(name);
+  if (!written) return NotSaved(name, written.error());
+  KVIST_TRY_VOID(state.RestoreSpilled(manifest.keys, keeper));
+  Status saved = core_->known_sessions.Save(*disk, name, EncodeManifest(manifest), manifest.keys);
   if (saved || saved.error().code != ErrorCode::kNotFound) return saved;
-  // What was written last has taken the room of what was written first.
-  return Fail(ErrorCode::kOutOfMemory,
-              "session '" + name + "' is not saved: beside the other sessions it does not fit into the disk tier's " +
-                  std::to_string(disk->stats().limit_bytes) +
-                  " bytes; give the tier a larger size, or remove a session");
+  return NotSaved(name, {ErrorCode::kIo, "another program has evicted its blocks meanwhile; try again"});
 }
 
 Result<ResumedSession> Cache::Resume(const std::string& name) {

@@ -257,7 +257,7 @@ Result<Record> ReadStored(DiskTier& disk, const RecordKey& key) {
 // Records of a tier, written to one after the other.
 class Batch {
  public:
-  explicit Batch(DiskTier& disk) : disk_(disk) {}
+  explicit Batch(DiskTier& disk) : keeper_(disk) {}
   Status Add(Record record) {
     bytes_ += record.file_bytes();
     records_.push_back(std::move(record));
@@ -266,7 +266,7 @@ class Batch {
   Status Write() {
     std::vector<TierWrite> writes;
     for (const Record& record : records_) writes.push_back({record.key, record.header, record.payload});
-    const size_t num_written = disk_.Write(writes);
+    const size_t num_written = keeper_.Write(writes);
     records_.clear();
     bytes_ = 0;
     if (num_written == writes.size()) return {};
@@ -274,7 +274,7 @@ class Batch {
   }
 
  private:
-  DiskTier& disk_;
+  DiskTier::Keeper keeper_;
   std::vector<Record> records_;
   uint64_t bytes_ = 0;
 };

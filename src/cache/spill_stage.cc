@@ -244,6 +244,7 @@ Status SpillStage::TakeMemory(size_t bytes) {
   Status taken = memory_->Commit(0, bytes);
   if (taken) taken = memory_->Populate(0, bytes);
   if (!taken) {
+    memory_->Decommit(0, bytes);  // what had been taken of it
     core_->budget.Refund(bytes);
     return taken;
   }

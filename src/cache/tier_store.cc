@@ -391,7 +391,7 @@ void TierStore::WritePart(std::vector<PrefixIndex::Entry> entries) {
   }
   auto held = std::make_shared<Held>(*core_->prefixes, std::move(entries));
   queue_->Submit(TransferPriority::kWriteBehind, bytes, [this, held] {
-    for (const auto& one : tiers_) WriteTo(*one->tier, held->entries);
+    for (const auto& one : tiers_) WriteTo(*one->tier, held->entries, nullptr);
   });
 }
 
@@ -413,7 +413,7 @@ void TierStore::WaitUntilWritten() {
   queue_->WaitUntilIdle();
 }
 
-size_t TierStore::WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& entries) {
+size_t TierStore::WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& entries, DiskTier::Keeper* keeper) {
   struct Record {
     const PrefixIndex::Entry* entry;
     size_t group;
@@ -428,12 +428,12 @@ size_t TierStore::WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& ent
       keys.push_back(KeyOf(entry.digest, group, entry.blocks[group]->is_sealed));
     }
   }
-  const std::vector<bool> is_there = tier.Contains(keys);
+  const std::vector<bool> is_there = keeper != nullptr ? keeper->Contains(keys) : tier.Contains(keys);
   size_t num_there = size_t(std::ranges::count(is_there, true));
   std::vector<Unwritten> unwritten;
   std::vector<TierWrite> writes;
   auto write = [&] {
-    num_there += tier.Write(writes);
+    num_there += keeper != nullptr ? keeper->Write(writes) : tier.Write(writes);
     writes.clear();
     unwritten.clear();
   };
@@ -465,23 +465,29 @@ size_t TierStore::WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& ent
   return num_there;
 }
 
-Status TierStore::WriteNow(const std::vector<PrefixIndex::Entry>& entries) {
+Status TierStore::WriteNow(const std::vector<PrefixIndex::Entry>& entries, DiskTier::Keeper& keeper) {
   size_t num_blocks = 0;
   for (const PrefixIndex::Entry& entry : entries) {
     num_blocks += size_t(std::ranges::count_if(entry.blocks, [](const auto& block) { return block.has_value(); }));
   }
-  if (WriteTo(*disk_, entries) == num_blocks) return {};
-  return Fail(ErrorCode::kIo,
-              "the disk tier could not store all blocks: its folder is full, can't be written to, or its size is too "
-              "small for what the sessions keep");
+  const uint64_t num_failures = disk_->stats().num_failures;
+  if (WriteTo(*disk_, entries, &keeper) == num_blocks) return {};
+  const TierStats stats = disk_->stats();
+  if (stats.num_failures > num_failures) {
+    return Fail(ErrorCode::kIo, "the disk tier could not store all blocks: " + stats.last_failure);
+  }
+  return Fail(ErrorCode::kOutOfMemory, "what has to stay in the disk tier does not fit into its " +
+                                           std::to_string(stats.limit_bytes) +
+                                           " bytes; give it a larger size, or remove a session");
 }
 
-Status TierStore::WriteAgain(const HeldRecord& record) {
+Status TierStore::WriteAgain(const HeldRecord& record, DiskTier::Keeper& keeper) {
+  if (keeper.Contains({&record.key, 1})[0]) return {};
   std::vector<std::byte> payload(record.header.payload_bytes());
   KVIST_TRY_VOID(record.ReadPayload(payload));
   const std::vector<std::byte> header = EncodeHeader(record.header);
   const TierWrite write{record.key, header, payload};
-  if (disk_->Write({&write, 1}) == 1) return {};
+  if (keeper.Write({&write, 1}) == 1) return {};
   return Fail(ErrorCode::kIo, "the disk tier could not store a block again that it had evicted");
 }
 

@@ -27,7 +27,9 @@ class TierStore {
  public:
   // kInvalidArgument for a tier's specification; errors of opening it.
   static Result<std::unique_ptr<TierStore>> Open(Cache::Core* core);
-  ~TierStore();  // finishes what is being written
+  ~TierStore();
+  // Finishes what is being written; nothing runs afterwards. Before anything goes that transfers use.
+  void Stop() { queue_->Stop(); }
 
   // A block of tokens after others: what Fetch looks for.
   struct Wanted {
@@ -58,11 +60,12 @@ class TierStore {
   // Calls is_enough while blocks are being written, now and again, until it is true or nothing is left to wait for.
   // After 2 s what is not being written yet is given up.
   void WaitForWrites(const std::function<bool()>& is_enough);
-  // Writes them now, to the first disk tier. kIo when it has not all of them afterwards.
-  Status WriteNow(const std::vector<PrefixIndex::Entry>& entries);
+  // Writes them now, to the first disk tier, whose keeper it is. kIo when it can't; kOutOfMemory when they
+  // don't fit into it beside what is kept there.
+  Status WriteNow(const std::vector<PrefixIndex::Entry>& entries, DiskTier::Keeper& keeper);
 
-  // Likewise a record that the first disk tier has evicted and somebody holds.
-  Status WriteAgain(const HeldRecord& record);
+  // Likewise a record that somebody holds, if the first disk tier has evicted it.
+  Status WriteAgain(const HeldRecord& record, DiskTier::Keeper& keeper);
 
   DiskTier* disk() { return disk_; }  // the first; null when there is none
   TransferQueue& queue() { return *queue_; }
@@ -108,7 +111,8 @@ class TierStore {
   void ReadPiece(Tier& tier, std::span<const Wanted> wanted, std::span<Place> piece);
   void Verify(const Wanted& wanted, Place& place, const std::vector<std::byte>& header);
   void WritePart(std::vector<PrefixIndex::Entry> entries);
-  size_t WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& entries);
+  // keeper: null, or of the tier.
+  size_t WriteTo(Tier& tier, const std::vector<PrefixIndex::Entry>& entries, DiskTier::Keeper* keeper);
 
   Cache::Core* const core_;
   std::vector<std::unique_ptr<OneTier>> tiers_;

@@ -359,6 +359,45 @@ TEST_CASE("sessions: a sequence of another cache is refused") {
   CHECK(cache->ListSessions().value().empty());
 }
 
+TEST_CASE("tiers: where memory is short the beginning of a text stays, without which the rest can't be found") {
+  const TestFolder folder;
+  std::mt19937 random(4);
+  const CacheGeometry geometry = SmallGeometry(0);
+  const size_t block_bytes = LayOutGroups(geometry, Form{})[0].block_bytes;
+  const auto cache = Cache::Open(geometry, Options(folder, {}, 40 * block_bytes)).value();
+  const StepData text = RandomStep(random, geometry, 30 * kBlock), other = RandomStep(random, geometry, 15 * kBlock);
+  {
+    Sequence sequence = cache->Begin();
+    RunRest(geometry, text, sequence);
+  }
+  cache->Flush();
+  Sequence running = cache->Begin();
+  RunRest(geometry, other, running);
+  const ReuseReport report = cache->Begin().Reuse(text.tokens);
+  CHECK(report.shared_tokens >= 15 * kBlock);
+}
+
+TEST_CASE("sessions: a long one does not push its own blocks out of a small tier that others fill") {
+  const TestFolder folder;
+  std::mt19937 random(6);
+  const CacheGeometry geometry = SmallGeometry(0);
+  CacheOptions options = Options(folder);
+  options.tiers = {"disk:" + folder.path() + ",size=2M"};
+  const auto cache = Cache::Open(geometry, options).value();
+  for (int i = 0; i < 40; ++i) {
+    Sequence sequence = cache->Begin();
+    RunRest(geometry, RandomStep(random, geometry, 15 * kBlock), sequence);
+  }
+  cache->Flush();
+  const StepData text = RandomStep(random, geometry, 150 * kBlock);
+  Sequence sequence = cache->Begin();
+  RunRest(geometry, text, sequence);
+  const Status saved = cache->Save("long", sequence);
+  REQUIRE_MESSAGE(saved, (saved ? "" : saved.error().message));
+  const auto later = Cache::Open(geometry, options).value();
+  CHECK(later->Resume("long")->sequence.num_tokens() == 150 * kBlock);
+}
+
 TEST_CASE("sessions: what another program has saved or removed meanwhile is not replaced") {
   const TestFolder folder;
   std::mt19937 random(9);
@@ -525,6 +564,9 @@ TEST_CASE("tiers: what is wrong with the options is said") {
   CHECK(message([](CacheOptions& o) { o.tiers = {"redis://localhost:99999"}; }).contains("port"));
   const std::string hidden = message([](CacheOptions& o) { o.tiers = {"redis://me:secret@host:0"}; });
   CHECK_FALSE(hidden.contains("secret"));
+  const std::string with_at = message([](CacheOptions& o) { o.tiers = {"redis://me:my@secret@host:0"}; });
+  CHECK_FALSE(with_at.contains("secret"));
+  CHECK(with_at.contains("host"));
 }
 
 }  // namespace

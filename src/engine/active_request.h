@@ -73,6 +73,7 @@ class ActiveRequest {
   void NoteComputed(int64_t begin, int64_t end);
 
   Continuation text;
+  int num_losses = 0;                     // times that its spilled tokens could not be read back
   std::atomic<bool> is_cancelled{false};  // the one member that other threads touch
 
  private:

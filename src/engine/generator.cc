@@ -11,6 +11,7 @@
 #include "engine/continuation.h"
 #include "engine/limits.h"
 #include "engine/moved_reuse.h"
+#include "policy/sealing.h"
 
 namespace kvist {
 namespace {
@@ -20,6 +21,19 @@ using Clock = std::chrono::steady_clock;
 // The last token of a prompt is always computed: its logits say what comes next.
 std::span<const Token> ReusableTokens(std::span<const Token> prompt) {
   return prompt.first(prompt.size() - 1);
+}
+
+// Where to cut a sequence of which so many tokens are wanted: before a block that may be sealed. It would take no more
+// tokens, and what follows a block that is not full can't be shared, stored or spilled.
+int64_t CutOf(const Cache& cache, const Sequence& sequence, int64_t num_wanted) {
+  const CacheOptions& options = cache.options();
+  const bool is_quantised = IsQuantised(options.form) || std::ranges::any_of(options.layer_forms, [](const Form& form) {
+                              return IsQuantised(form);
+                            });
+  const int64_t block_tokens = cache.geometry().block_tokens, begin = num_wanted / block_tokens * block_tokens;
+  const bool may_be_sealed =
+      is_quantised && SealedFrom(options.sealing, begin, begin + block_tokens) <= sequence.num_tokens();
+  return may_be_sealed ? begin : num_wanted;
 }
 
 }  // namespace
@@ -184,7 +198,8 @@ std::vector<Token> Generator::stored_tokens() const {
 Result<ReuseReport> Generator::KeepCommonPrefix(std::span<const Token> prompt, const GenerateOptions& options) {
   const auto comparable = ReusableTokens(prompt);
   const std::vector<Token> stored = stored_tokens();
-  const auto common = std::ranges::mismatch(stored, comparable).in2 - comparable.begin();
+  int64_t common = std::ranges::mismatch(stored, comparable).in2 - comparable.begin();
+  if (std::cmp_less(common, stored.size())) common = CutOf(*cache_, sequence_, common);
   const bool streams_alike =
       stream_.has_value() == options.stream.has_value() && (!stream_ || stream_->options() == *options.stream);
   const bool has_slid = stream_ && stream_->num_slides() > 0;

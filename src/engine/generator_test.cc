@@ -107,6 +107,24 @@ TEST_CASE("a prompt that parts from the last one keeps what they share") {
   CHECK(again.tokens == next.tokens);
 }
 
+TEST_CASE("what follows where two prompts part is there for others, in a quantised form, too") {
+  const TinyEngine tiny({});
+  CacheOptions options{.form = ParseForm("q4").value()};
+  options.sealing = {.recent_tokens = 16, .sink_tokens = 0};
+  options.shares_prefixes = true;
+  const auto cache = Cache::Open(tiny.model->geometry(), options).value();
+  const std::vector<Token> first = SomeTokens(150, 1);
+  std::vector<Token> second = SomeTokens(190, 1);
+  second[41] = second[41] % 49 + 1;  // in the middle of a sealed block
+  Generator generator(tiny.model.get(), tiny.tokenizer, cache.get());
+  REQUIRE(generator.Generate(first, Options(2), {}));
+  REQUIRE(generator.Generate(second, Options(2), {}));
+  Generator another(tiny.model.get(), tiny.tokenizer, cache.get());
+  const auto generation = another.Generate(second, Options(2), {});
+  REQUIRE(generation);
+  CHECK(generation->reuse.shared_tokens >= 160);
+}
+
 TEST_CASE("layers with a sliding window that have dropped too much begin anew") {
   Rig rig({.architecture = "gemma3", .num_layers = 7, .window = 8});
   rig.Generate(SomeTokens(100, 1), Options(2));

@@ -49,8 +49,8 @@ class Scheduler::State {
   void AdmitWaiting();
   void RunStep();
   void ParkLast();
-  bool MakeRoom();
-  static bool HasLostTokens(const StepPlan& plan);
+  bool MakeRoom(std::optional<int64_t>& num_spilled);
+  static bool HaveLostTokens(const StepPlan& plan);
   void FailAll(const StepPlan& plan, const Error& error);
   void TakeLogits(const StepPlan& plan, std::span<const float> logits);
   void GiveUpTokens();
@@ -76,7 +76,6 @@ class Scheduler::State {
   Line running_;
   std::vector<Finished> finished_;  // in this step
   SchedulerStats stats_;
-  int num_losses_ = 0;
 };
 
 Result<RequestId> Scheduler::State::Submit(Request request) {
@@ -167,6 +166,7 @@ void Scheduler::State::AdmitWaiting() {
 }
 
 void Scheduler::State::RunStep() {
+  std::optional<int64_t> num_spilled;
   while (true) {
     const StepPlan plan = PlanStep(running_, options_.max_batch_tokens, cache_->geometry().block_tokens);
     stats_.num_reused_tokens += static_cast<uint64_t>(plan.num_reused_tokens);
@@ -179,29 +179,37 @@ void Scheduler::State::RunStep() {
     const auto start = std::chrono::steady_clock::now();
     const auto logits = model_->Forward(batch);
     if (logits) {
-      num_losses_ = 0;
       NoteComputing(plan, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
       TakeLogits(plan, *logits);
       return;
     }
-    if (HasLostTokens(plan) && ++num_losses_ <= kMostLosses) continue;
-    if (logits.error().code != ErrorCode::kOutOfMemory || !MakeRoom()) return FailAll(plan, logits.error());
+    if (HaveLostTokens(plan)) continue;
+    if (logits.error().code != ErrorCode::kOutOfMemory || !MakeRoom(num_spilled)) return FailAll(plan, logits.error());
   }
 }
 
-// Whether spilled tokens of a request could not be read back: they are computed again.
-bool Scheduler::State::HasLostTokens(const StepPlan& plan) {
-  return std::ranges::any_of(plan.pieces, [](const Piece& piece) { return piece.request->num_stored() < piece.begin; });
+// Whether spilled tokens of requests could not be read back, of none too often: they are computed again.
+bool Scheduler::State::HaveLostTokens(const StepPlan& plan) {
+  bool any = false;
+  for (const Piece& piece : plan.pieces) {
+    if (piece.request->num_stored() >= piece.begin) continue;
+    if (++piece.request->num_losses > kMostLosses) return false;
+    any = true;
+  }
+  return any;
 }
 
-// After a step that did not fit; false when nothing can be done about it.
-bool Scheduler::State::MakeRoom() {
+// After a step that did not fit; false when nothing can be done about it. num_spilled: tokens of the only request after
+// the last attempt in this step: one that spills nothing more may have found room elsewhere, but not twice.
+bool Scheduler::State::MakeRoom(std::optional<int64_t>& num_spilled) {
   if (running_.size() > 1) {
     ParkLast();
     return true;
   }
   ActiveRequest& alone = *running_.front();
-  if (alone.sequence().Spill(step_tokens_)) return true;
+  const Status spilled = alone.sequence().Spill(step_tokens_);
+  const auto before = std::exchange(num_spilled, alone.sequence().num_spilled_tokens());
+  if (spilled && num_spilled != before) return true;
   if (alone.is_frugal() || !admission_.FitsAlone(alone.text.num_tokens())) return false;
   alone.StartOver(*cache_);
   return true;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -108,6 +109,21 @@ TEST_CASE("engine spill: what a disk has lost is computed again, in a prompt and
       CHECK(generation.stats.computed_tokens > kLongText);
     }
   }
+}
+
+TEST_CASE("engine spill: a request for which no spilling makes room fails, and the next one runs") {
+  const Rig rig({.context = 2048});
+  const auto small = rig.OpenCache(true, true);
+  Scheduler scheduler(rig.model.get(), rig.tokenizer, small.get(), {});
+  Request too_large{.prompt = SomeTokens(50, 1), .options = Rig::Options(5)};
+  too_large.options.sequence.growth = GrowthOptions{.kind = GrowthKind::kStatic, .max_tokens = 1'000'000};
+  const RequestId failing = scheduler.Submit(std::move(too_large)).value();
+  const RequestId fine = scheduler.Submit({.prompt = SomeTokens(50, 2), .options = Rig::Options(5)}).value();
+  std::map<RequestId, bool> ended;
+  for (int i = 0; i < 1000 && scheduler.has_work(); ++i) {
+    for (auto& finished : scheduler.Step()) ended[finished.id] = finished.generation.has_value();
+  }
+  CHECK(ended == std::map<RequestId, bool>{{failing, false}, {fine, true}});
 }
 
 TEST_CASE("engine spill: one long request among others, none of which fails") {

@@ -262,7 +262,7 @@ void BlockTable::Truncate(int64_t end_position) {
     if (std::exchange(tail.num_slots, num_left) != num_left) tail.version = ++last_version_;
   }
   end_position_ = end_position;
-  if (refs_.empty()) num_dropped_refs_ = 0;
+  if (refs_.empty()) num_dropped_refs_ = end_position / block_tokens_;
 }
 
 void BlockTable::Remove(int64_t begin, int64_t end) {

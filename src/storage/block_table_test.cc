@@ -253,8 +253,12 @@ TEST_CASE("block table: emptied, it has dropped nothing") {
     table->DropBefore(40);
     CHECK(table->num_dropped_refs() == 2);
   }
+  BlockTable cut = truncated;
   truncated.Truncate(0);
   CHECK(truncated.num_dropped_refs() == 0);
+  cut.Truncate(32);  // where all blocks before have been dropped: the next one is the third of the text
+  CHECK(cut.refs().empty());
+  CHECK(cut.num_dropped_refs() == 2);
   removed.Remove(0, 50);
   CHECK(removed.num_dropped_refs() == 0);
 }

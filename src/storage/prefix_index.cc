@@ -160,6 +160,10 @@ bool PrefixIndex::IsIdle(size_t group, const StoredBlock& block, const Lock&) co
   return pools_[group].of(block).NumReferences(block.block) == num_entries_[group].at(block);
 }
 
+bool PrefixIndex::IsHeldOnce(size_t group, const StoredBlock& block, const Lock&) const {
+  return pools_[group].of(block).NumReferences(block.block) == num_entries_[group].at(block) + 1;
+}
+
 bool PrefixIndex::DropBlock(std::list<Use>::iterator use, const Lock& lock) {
   Node& node = nodes_.at(use->digest);
   const size_t group = use->group;
@@ -211,7 +215,7 @@ bool PrefixIndex::LetGo(const Digest& parent, size_t group, const StoredBlock& b
   bool any = false;
   for (const Digest& child : children->second) {
     const Node& node = nodes_.at(child);
-    if (node.entry.blocks[group] != block) continue;
+    if (node.entry.blocks[group] != block || !IsHeldOnce(group, block, lock)) continue;
     DropBlock(node.uses[group], lock);
     any = true;
   }

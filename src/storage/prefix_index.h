@@ -105,7 +105,7 @@ class PrefixIndex {
   // Lets go of idle blocks until so many bytes are free or none is left; returns the bytes.
   size_t Evict(size_t bytes);
 
-  // Lets go of a block of entries after `parent`, whoever else holds it: whether there was one.
+  // Lets go of a block of entries after `parent` that only one sequence holds: whether there was one.
   bool LetGo(const Digest& parent, size_t group, const StoredBlock& block);
 
   // Why nothing follows `parent` as the tokens do: what is or was there instead.
@@ -161,6 +161,7 @@ class PrefixIndex {
   void Hold(size_t group, const StoredBlock& block, const Lock&);
   bool LetGoOnce(size_t group, const StoredBlock& block, const Lock&);  // whether no entry has it any more
   bool IsIdle(size_t group, const StoredBlock& block, const Lock&) const;
+  bool IsHeldOnce(size_t group, const StoredBlock& block, const Lock&) const;
   bool DropBlock(std::list<Use>::iterator use, const Lock&);  // as LetGoOnce
   void ForgetOldGhosts(const Lock&);
 

@@ -51,7 +51,7 @@ Result<std::unique_ptr<DiskTier>> DiskTier::Open(const std::string& path, const 
 DiskTier::DiskTier(std::unique_ptr<State> state) : state_(std::move(state)) {}
 DiskTier::~DiskTier() = default;
 
-std::vector<bool> DiskTier::Contains(std::span<const RecordKey> keys) {
+std::vector<bool> DiskTier::Contains(std::span<const RecordKey> keys, SegmentHold* hold) {
   std::vector<bool> holds(keys.size());
   std::set<std::shared_ptr<Segment>> segments;
   const auto look_up = [&] {
@@ -68,7 +68,15 @@ std::vector<bool> DiskTier::Contains(std::span<const RecordKey> keys) {
     look_up();
   }
   for (const auto& segment : segments) state_->Touch(*segment);
+  if (hold != nullptr) {
+    const State::Lock lock(state_->mutex);
+    for (const auto& segment : segments) hold->Add(segment, lock);
+  }
   return holds;
+}
+
+std::vector<bool> DiskTier::Contains(std::span<const RecordKey> keys) {
+  return Contains(keys, nullptr);
 }
 
 void DiskTier::Read(std::span<TierRead> reads) {
@@ -85,7 +93,7 @@ void DiskTier::Read(std::span<TierRead> reads) {
   state_->stats.num_misses += missing.size();
 }
 
-size_t DiskTier::Write(std::span<const TierWrite> writes) {
+size_t DiskTier::Write(std::span<const TierWrite> writes, SegmentHold* hold) {
   const uint64_t segment_bytes =
       std::min(state_->options.segment_bytes, state_->options.limit_bytes / kSegmentsPerLimit);
   size_t num_written = 0;
@@ -94,7 +102,7 @@ size_t DiskTier::Write(std::span<const TierWrite> writes) {
     const auto batch = left.first(NumRecordsOfSegment(left, segment_bytes));
     left = left.subspan(batch.size());
     if (!std::ranges::all_of(batch, CanBeWritten)) continue;
-    const Status written = state_->WriteSegment(batch);
+    const Status written = state_->WriteSegment(batch, hold);
     if (written) {
       num_written += batch.size();
       for (const TierWrite& write : batch) bytes_written += write.header.size() + write.payload.size();
@@ -108,6 +116,21 @@ size_t DiskTier::Write(std::span<const TierWrite> writes) {
   state_->stats.num_declined += writes.size() - num_written;
   state_->stats.bytes_written += bytes_written;
   return num_written;
+}
+
+size_t DiskTier::Write(std::span<const TierWrite> writes) {
+  return Write(writes, nullptr);
+}
+
+DiskTier::Keeper::Keeper(DiskTier& tier) : tier_(tier), hold_(std::make_unique<SegmentHold>(tier.state_->mutex)) {}
+DiskTier::Keeper::~Keeper() = default;
+
+std::vector<bool> DiskTier::Keeper::Contains(std::span<const RecordKey> keys) {
+  return tier_.Contains(keys, hold_.get());
+}
+
+size_t DiskTier::Keeper::Write(std::span<const TierWrite> writes) {
+  return tier_.Write(writes, hold_.get());
 }
 
 void DiskTier::Erase(std::span<const RecordKey> keys) {

@@ -16,6 +16,8 @@
 
 namespace kvist {
 
+class SegmentHold;
+
 struct DiskTierOptions {
   uint64_t limit_bytes = uint64_t{8} << 30;  // of the folder; at least 1 MiB
   // A Write is divided into files of about so many bytes (4 KiB to 1 GiB), or an eighth of the limit if that is less.
@@ -64,6 +66,20 @@ class DiskTier : public Tier {
   void Erase(std::span<const RecordKey> keys) override;
   TierStats stats() const override;
 
+  // What is written, or found to be there, with it is not evicted by this process while it lives: for who needs all of
+  // several records. The tier must outlive it.
+  class Keeper {
+   public:
+    explicit Keeper(DiskTier& tier);
+    ~Keeper();
+    std::vector<bool> Contains(std::span<const RecordKey> keys);
+    size_t Write(std::span<const TierWrite> writes);
+
+   private:
+    DiskTier& tier_;
+    std::unique_ptr<SegmentHold> hold_;
+  };
+
   // A record that stays readable until it is let go of: for blocks that a running sequence needs. What is held and
   // evicted takes space on the disk beyond the limit. Each segment that records of are held of is an open file.
   // kNotFound; kIo; kCorrupt for a damaged header (payloads are verified when they are read).
@@ -111,6 +127,8 @@ class DiskTier : public Tier {
  private:
   struct State;
   explicit DiskTier(std::unique_ptr<State> state);
+  std::vector<bool> Contains(std::span<const RecordKey> keys, SegmentHold* hold);
+  size_t Write(std::span<const TierWrite> writes, SegmentHold* hold);
   std::unique_ptr<State> state_;
 };
 

@@ -32,9 +32,10 @@ void DiskTier::State::CountFailure(const Error& error) {
   if (error.code != ErrorCode::kIo) return;
   const Lock lock(mutex);
   ++stats.num_failures;
+  stats.last_failure = error.message;
 }
 
-Status DiskTier::State::WriteSegment(std::span<const TierWrite> writes) {
+Status DiskTier::State::WriteSegment(std::span<const TierWrite> writes, SegmentHold* hold) {
   SegmentTable table = LayOutSegment(writes);
   KVIST_TRY(TempFile file, [&]() -> Result<TempFile> {
     KVIST_TRY(FolderLock folder_lock, FolderLock::Take(folder));
@@ -53,6 +54,7 @@ Status DiskTier::State::WriteSegment(std::span<const TierWrite> writes) {
     segment->used_at_ns = segment->modified_at_ns = now_ns;
     const Lock lock(mutex);
     index.Add(segment);
+    if (hold != nullptr) hold->Add(segment, lock);
     return {};
   });
 }

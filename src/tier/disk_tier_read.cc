@@ -93,6 +93,9 @@ void DiskTier::State::ReadSegment(std::span<const Wanted> wanted) {
     left = left.subspan(run.size());
     if (const Status read = ReadRun(*file, run); !read) {
       NoteFailure(segment, read.error());
+      // What can't be read is missing, so that it is written anew.
+      const Lock lock(mutex);
+      for (const Wanted& lost : run) index.Erase(lost.read->key);
       continue;
     }
     has_hit = true;
@@ -110,6 +113,7 @@ void DiskTier::State::NoteFailure(const std::shared_ptr<Segment>& segment, const
   const Lock lock(mutex);
   if (error.code == ErrorCode::kNotFound) return index.Remove(segment->id);  // another process has evicted it
   ++stats.num_failures;
+  stats.last_failure = SegmentFileName(segment->id) + ": " + error.message;
   if (error.code == ErrorCode::kCorrupt) index.Forget(segment);
 }
 

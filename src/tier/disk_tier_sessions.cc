@@ -34,26 +34,6 @@ std::unexpected<Error> NoRecord(const RecordKey& key) {
   return Fail(ErrorCode::kNotFound, "the record " + RecordKeyName(key) + " is not there any more");
 }
 
-// Keeps segments from being evicted by this process.
-class SegmentHold {
- public:
-  explicit SegmentHold(std::mutex& mutex) : mutex_(mutex) {}
-  SegmentHold(const SegmentHold&) = delete;
-  ~SegmentHold() {
-    const std::lock_guard lock(mutex_);
-    for (const auto& segment : segments_) --segment->num_holds;
-  }
-  void Add(const std::shared_ptr<Segment>& segment, const std::unique_lock<std::mutex>&) {
-    ++segment->num_holds;
-    segments_.push_back(segment);
-  }
-  std::span<const std::shared_ptr<Segment>> segments() const { return segments_; }
-
- private:
-  std::mutex& mutex_;
-  std::vector<std::shared_ptr<Segment>> segments_;
-};
-
 // Where the records are now, the segments held.
 Result<SessionTable> FindRecords(const SegmentIndex& index, std::span<const RecordKey> keys, SegmentHold& hold,
                                  const std::unique_lock<std::mutex>& lock) {

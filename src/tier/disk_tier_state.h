@@ -38,6 +38,26 @@ struct Wanted {
   uint64_t file_offset() const { return place.entry().payload_offset + read->payload_offset; }
 };
 
+// Keeps segments from being evicted by this process.
+class SegmentHold {
+ public:
+  explicit SegmentHold(std::mutex& mutex) : mutex_(mutex) {}
+  SegmentHold(const SegmentHold&) = delete;
+  ~SegmentHold() {
+    const std::lock_guard lock(mutex_);
+    for (const auto& segment : segments_) --segment->num_holds;
+  }
+  void Add(const std::shared_ptr<Segment>& segment, const std::unique_lock<std::mutex>&) {
+    ++segment->num_holds;
+    segments_.push_back(segment);
+  }
+  std::span<const std::shared_ptr<Segment>> segments() const { return segments_; }
+
+ private:
+  std::mutex& mutex_;  // the tier's
+  std::vector<std::shared_ptr<Segment>> segments_;
+};
+
 // What the calls of a disk tier share: the folder, what this process knows of it, and how both are changed.
 // Locks are taken in the order FolderLock, looking, mutex. No file is read or written with the mutex held.
 struct DiskTier::State {
@@ -68,7 +88,7 @@ struct DiskTier::State {
 
   // --- changing: disk_tier_change.cc ---
 
-  Status WriteSegment(std::span<const TierWrite> writes);
+  Status WriteSegment(std::span<const TierWrite> writes, SegmentHold* hold);  // null: no hold
   // Evicts until so many bytes more are within the limit. False when that can't be.
   bool MakeRoom(uint64_t bytes, FolderLock& folder_lock);
   Result<TempFile> MakeTempFile(uint64_t bytes, FolderLock& folder_lock);

@@ -389,6 +389,33 @@ TEST_CASE(
   CHECK_FALSE(Holds(*tier, 7));
 }
 
+TEST_CASE("disk tier: what is written and found with a keeper stays as long as it does") {
+  TestFolder folder;
+  auto tier = OpenTier(folder, {.limit_bytes = kMiB});
+  for (uint64_t i = 0; i < 9; ++i) REQUIRE(WriteOne(*tier, i, 0, 100'000));
+  {
+    DiskTier::Keeper keeper(*tier);
+    const RecordKey found = TestKey(3);
+    CHECK(keeper.Contains({&found, 1})[0]);
+    for (uint64_t i = 10; i < 15; ++i) {  // so deep in a text that the others have been used later
+      const TestRecord record = MakeTestRecord(i, 1'000'000, 100'000);
+      const TierWrite write = record.write();
+      REQUIRE(keeper.Write({&write, 1}) == 1);
+    }
+    CHECK(Holds(*tier, 3));
+    for (uint64_t i = 10; i < 15; ++i) CHECK(Holds(*tier, i));
+    // What is kept fills the tier: no more fits.
+    for (uint64_t i = 20; i < 23; ++i) {
+      const TestRecord record = MakeTestRecord(i, 1'000'000, 100'000);
+      const TierWrite write = record.write();
+      REQUIRE(keeper.Write({&write, 1}) == 1);
+    }
+    CHECK_FALSE(WriteOne(*tier, 30, 0, 100'000));
+  }
+  REQUIRE(WriteOne(*tier, 30, 0, 100'000));
+  CHECK(folder.DiskUse() <= kMiB);
+}
+
 TEST_CASE("disk tier: what is asked for when a text that goes on is written counts as used") {
   TestFolder folder;
   auto tier = OpenTier(folder, {.limit_bytes = kMiB});

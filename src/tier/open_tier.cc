@@ -25,7 +25,7 @@ constexpr std::string_view kShapes =
 
 std::unexpected<Error> Wrong(std::string_view spec, const std::string& what) {
   // A password must not reach a log.
-  const size_t at = spec.find('@');
+  const size_t at = spec.rfind('@');
   const std::string shown = at == spec.npos ? std::string(spec) : "redis://..." + std::string(spec.substr(at));
   return Fail(ErrorCode::kInvalidArgument, "tier '" + shown + "': " + what + "; " + std::string(kShapes));
 }

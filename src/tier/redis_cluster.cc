@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <deque>
+#include <utility>
 
 namespace kvist {
 namespace {
@@ -89,13 +90,14 @@ RedisCluster::RedisCluster(RedisTierOptions options) : options_(std::move(option
   first_ = NodeAt({options_.host, options_.port});
 }
 
-bool RedisCluster::Run(std::span<RedisRequest> requests, Clock::time_point deadline) {
+Status RedisCluster::Run(std::span<RedisRequest> requests, Clock::time_point deadline) {
   Errands errands;
   for (RedisRequest& request : requests) errands.push_back({&request, NodeOf(request.key)});
-  bool is_fine = true;
+  Status outcome;
   bool has_learned = false;
   for (int i = 0; i <= kMaxRedirects && !errands.empty(); ++i) {
-    is_fine = RunOnce(errands, deadline) && is_fine;
+    Status once = RunOnce(errands, deadline);
+    if (outcome) outcome = std::move(once);
     Errands redirected;
     for (const Errand& errand : errands) {
       const auto next = Redirected(errand);
@@ -107,14 +109,18 @@ bool RedisCluster::Run(std::span<RedisRequest> requests, Clock::time_point deadl
     }
     errands = std::move(redirected);
   }
-  const auto is_error = [](const RedisCommand& command) { return command.reply.kind == RedisReply::Kind::kError; };
-  return is_fine && std::ranges::none_of(requests, [&](const RedisRequest& request) {
-           return std::ranges::any_of(request.commands, is_error);
-         });
+  for (const RedisRequest& request : requests) {
+    for (const RedisCommand& command : request.commands) {
+      if (outcome && command.reply.kind == RedisReply::Kind::kError) {
+        outcome = Fail(ErrorCode::kIo, "Redis answered with an error: " + command.reply.text);
+      }
+    }
+  }
+  return outcome;
 }
 
 // All servers at once.
-bool RedisCluster::RunOnce(const Errands& errands, Clock::time_point deadline) {
+Status RedisCluster::RunOnce(const Errands& errands, Clock::time_point deadline) {
   std::map<RedisNode*, std::vector<RedisCommand*>> node_to_commands;
   std::deque<RedisCommand> askings;
   for (const Errand& errand : errands) {
@@ -126,14 +132,14 @@ bool RedisCluster::RunOnce(const Errands& errands, Clock::time_point deadline) {
       commands.push_back(&command);
     }
   }
-  bool is_fine = true;
+  Status first_failure;
   std::vector<RedisNode*> nodes;
   std::vector<RedisNode::Lent> lent;
   std::vector<RedisConnection*> connections;
   const auto tell = [&](RedisNode* node, const Status& outcome) {
     node->Tell(outcome);
     if (!outcome && !RedisNode::IsBusy(outcome.error())) ForgetSlots(node);
-    is_fine = is_fine && outcome;
+    if (first_failure) first_failure = outcome;
   };
   for (auto& [node, commands] : node_to_commands) {
     if (!node->Allows()) continue;
@@ -149,7 +155,7 @@ bool RedisCluster::RunOnce(const Errands& errands, Clock::time_point deadline) {
   }
   const std::vector<Status> outcomes = RunCommands(connections, deadline);
   for (size_t i = 0; i < nodes.size(); ++i) tell(nodes[i], outcomes[i]);
-  return is_fine;
+  return first_failure;
 }
 
 std::optional<RedisCluster::Errand> RedisCluster::Redirected(const Errand& errand) {

@@ -50,9 +50,9 @@ class RedisCluster {
   using Clock = RedisNode::Clock;
   explicit RedisCluster(RedisTierOptions options);
 
-  // Fills the replies; RedisReply::kNone where none came. False when something failed: a connection, the time, or an
+  // Fills the replies; RedisReply::kNone where none came. The first thing that failed: a connection, the time, or an
   // answer that was an error. A server that rests, because it failed before, is not asked; that is no failure.
-  bool Run(std::span<RedisRequest> requests, Clock::time_point deadline);
+  Status Run(std::span<RedisRequest> requests, Clock::time_point deadline);
 
  private:
   struct Errand {  // a request on its way to a server
@@ -61,7 +61,7 @@ class RedisCluster {
     bool is_after_ask = false;
   };
   using Errands = std::vector<Errand>;
-  bool RunOnce(const Errands& errands, Clock::time_point deadline);
+  Status RunOnce(const Errands& errands, Clock::time_point deadline);
   std::optional<Errand> Redirected(const Errand& errand);
   void LearnSlots(RedisNode* from, Clock::time_point deadline);
   void ForgetSlots(const RedisNode* node);

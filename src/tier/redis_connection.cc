@@ -50,7 +50,7 @@ Status LogIn(RedisConnection& connection, const RedisTierOptions& options,
   KVIST_TRY_VOID(RunCommands(connections, deadline)[0]);
   for (const RedisCommand& command : commands) {
     if (command.reply.kind != kStatus) {
-      return Fail(ErrorCode::kFailedPrecondition, "Redis refused the log-in: " + command.reply.text);
+      return Fail(ErrorCode::kIo, "Redis refused the log-in: " + command.reply.text);
     }
   }
   return {};

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
 #include <numeric>
+#include <utility>
 
 #include "tier/redis_value.h"
 
@@ -58,6 +60,8 @@ struct RedisTier::State {
   std::atomic<size_t> tail_bytes = kMinTailBytes;
   std::atomic<uint64_t> num_hits = 0, num_misses = 0, bytes_read = 0, bytes_written = 0;
   std::atomic<uint64_t> num_written = 0, num_declined = 0, num_failures = 0;
+  std::mutex last_failure_mutex;
+  std::string last_failure;
 };
 
 RedisTier::RedisTier(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -70,7 +74,11 @@ Result<std::unique_ptr<RedisTier>> RedisTier::Open(const RedisTierOptions& optio
 
 void RedisTier::State::Run(std::span<RedisRequest> requests, size_t num_bytes) {
   const std::chrono::milliseconds for_bytes(num_bytes / kBytesPerMillisecond);
-  if (!cluster.Run(requests, RedisCluster::Clock::now() + timeout + for_bytes)) ++num_failures;
+  Status outcome = cluster.Run(requests, RedisCluster::Clock::now() + timeout + for_bytes);
+  if (outcome) return;
+  ++num_failures;
+  const std::lock_guard lock(last_failure_mutex);
+  last_failure = std::move(outcome).error().message;
 }
 
 // The word as a command, for each of the keys. All these are answered with a number.
@@ -175,6 +183,8 @@ TierStats RedisTier::stats() const {
   stats.num_written = state_->num_written;
   stats.num_declined = state_->num_declined;
   stats.num_failures = state_->num_failures;
+  const std::lock_guard lock(state_->last_failure_mutex);
+  stats.last_failure = state_->last_failure;
   return stats;
 }
 

@@ -120,6 +120,14 @@ TEST_CASE("Redis tier: passwords, users and databases") {
   CHECK(works([](auto& options) { options.password = "open sesame", options.database = 3; }));
   CHECK_FALSE(works([](auto&) {}));
   CHECK_FALSE(works([](auto& options) { options.password = "sesame"; }));
+
+  // The server is left alone after some refusals, and the reason is told.
+  RedisTierOptions wrong = server.options();
+  wrong.password = "sesame";
+  const auto tier = Open(wrong);
+  for (int i = 0; i < 20; ++i) CHECK_FALSE(WriteOne(*tier, 1));
+  CHECK(tier->stats().num_failures == uint64_t(wrong.failures_to_rest));
+  CHECK(tier->stats().last_failure.contains("refused the log-in"));
 }
 
 TEST_CASE("Redis tier: values of others under its keys are misses") {

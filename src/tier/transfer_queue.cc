@@ -61,7 +61,7 @@ TransferQueue::TransferQueue(int num_threads, size_t max_bytes) : max_bytes_(max
   for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this, i] { RunTransfers(i > 0); });
 }
 
-TransferQueue::~TransferQueue() {
+void TransferQueue::Stop() {
   Line prefetches;
   {
     const Lock lock(mutex_);
@@ -71,6 +71,7 @@ TransferQueue::~TransferQueue() {
   wake_.notify_all();
   for (const auto& prefetch : prefetches) prefetch->Cancel();
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 std::shared_ptr<Transfer> TransferQueue::Submit(TransferPriority priority, size_t bytes, std::function<void()> run) {

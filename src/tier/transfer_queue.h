@@ -54,8 +54,9 @@ class TransferQueue {
  public:
   // max_bytes: of transfers that wait or run; a fetch is always taken. num_threads: 2 or more.
   TransferQueue(int num_threads, size_t max_bytes);
+  ~TransferQueue() { Stop(); }
   // Cancels prefetches, runs all other transfers, ends the threads.
-  ~TransferQueue();
+  void Stop();
 
   // Queues it; null when the queue is full (back-pressure: the caller drops the transfer or does without).
   // `run` must not throw; it is destroyed after it ran or was cancelled, and before Wait returns. It may submit
