@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <set>
 #include <utility>
 
 #include "engine/recall_quality.h"
+#include "engine/retaining.h"
 #include "engine/retention_quality.h"
 #include "option_checks.h"
 
@@ -21,8 +23,14 @@ Result<std::vector<RetentionCase>> CasesOf(const RetainArguments& arguments, std
     names.clear();
     for (const RetentionPolicy policy : kAllRetentionPolicies) names.emplace_back(RetentionPolicyName(policy));
   }
+  std::vector<BudgetShape> shapes;
+  for (const std::string& name : arguments.shapes) {
+    KVIST_TRY(const BudgetShape shape, ParseBudgetShape(name));
+    shapes.push_back(shape);
+  }
   std::vector<RetentionCase> cases;
-  std::string why_not;
+  std::set<std::string> left_out;
+  bool any = false;
   for (const Form form : forms) {
     cases.push_back({.form = form});
     for (const int64_t page_tokens : arguments.page_tokens) {
@@ -31,18 +39,23 @@ Result<std::vector<RetentionCase>> CasesOf(const RetainArguments& arguments, std
     for (const double keep : arguments.keep) {
       for (const std::string& name : names) {
         KVIST_TRY(const RetentionPolicy policy, ParseRetentionPolicy(name));
+        any |= policy == RetentionPolicy::kFull;
         if (policy == RetentionPolicy::kFull) continue;
-        for (const std::string& shape_name : arguments.shapes) {
-          KVIST_TRY(const BudgetShape shape, ParseBudgetShape(shape_name));
-          const Status fits = RetentionOptions{.policy = policy, .shape = shape}.Validate();
-          if (!fits) why_not = fits.error().message;
-          if (!fits || (policy == RetentionPolicy::kWindow && shape != BudgetShape::kUniform)) continue;
-          cases.push_back({.form = form, .policy = policy, .shape = shape, .keep = keep});
+        for (const BudgetShape shape : shapes.empty() ? std::vector{OwnShape(policy)} : shapes) {
+          RetentionCase each{.form = form, .policy = policy, .shape = shape, .keep = keep};
+          each.recent_tokens = arguments.recent_tokens;
+          each.sink_tokens = arguments.sink_tokens;
+          const Status fits = each.retention().Validate();
+          if (!fits) left_out.insert(name + " with " + BudgetShapeName(shape) + ": " + fits.error().message);
+          if (!fits) continue;
+          cases.push_back(each);
+          any = true;
         }
       }
     }
   }
-  if (!why_not.empty()) Note("left out: " + why_not);
+  if (!any && !left_out.empty()) return Fail(ErrorCode::kInvalidArgument, *left_out.begin());
+  for (const std::string& what : left_out) Note("left out: " + what);
   return cases;
 }
 
@@ -123,6 +136,23 @@ void WriteContinuationRecords(const RetentionQualityReport& report, const Json& 
   }
 }
 
+// A share below what is never given up is not what was measured.
+void NoteShares(const RetentionQualityReport& report, int64_t prefix_tokens) {
+  double least_held = INFINITY;
+  int num_above = 0;
+  for (const RetentionQuality& each : report.cases) {
+    if (each.what.policy == RetentionPolicy::kFull) continue;
+    const double wanted = each.what.keep * double(prefix_tokens);
+    if (each.held_tokens <= 1.05 * wanted + 1) continue;
+    ++num_above;
+    least_held = std::min(least_held, each.held_tokens);
+  }
+  if (num_above == 0) return;
+  Note("of " + std::to_string(num_above) + " rows more is held than was asked for: the first and the last tokens, " +
+       std::to_string(std::llround(least_held)) + " of " + std::to_string(prefix_tokens) +
+       ", always stay (--kept-recent, --kept-sinks)");
+}
+
 // --- recall ---
 
 // What is recalled, for people and in records.
@@ -198,14 +228,30 @@ void AddRetainOptions(CLI::App* command, CLI::Option* text, RetainArguments* arg
       ->delimiter(',')
       ->check(CLI::Range(0.01, 1.0))
       ->type_name("SHARE,...")
+      ->default_str("0.25,0.5,0.75")
       ->needs(retain);
-  command->add_option("--shape", arguments->shapes, "How they are shared out: uniform, pyramid, adaptive, global")
+  command
+      ->add_option("--shape", arguments->shapes,
+                   "How they are shared out: uniform, pyramid, adaptive, global; the default is global for kvzip and "
+                   "uniform for the others")
       ->delimiter(',')
       ->check([](const std::string& name) {
         const auto shape = ParseBudgetShape(name);
         return shape ? std::string() : shape.error().message;
       })
       ->type_name("SHAPE,...")
+      ->needs(retain);
+  command
+      ->add_option("--kept-recent", arguments->recent_tokens,
+                   "Last tokens of the prefix that no policy gives up, rounded up to whole blocks")
+      ->check(CheckCountOrZero)
+      ->type_name("N")
+      ->capture_default_str()
+      ->needs(retain);
+  command->add_option("--kept-sinks", arguments->sink_tokens, "First tokens that no policy gives up, likewise")
+      ->check(CheckCountOrZero)
+      ->type_name("N")
+      ->capture_default_str()
       ->needs(retain);
   command->add_option("--continuation", arguments->continuation_tokens, "Tokens after the prefix that are predicted")
       ->check(CheckCount)
@@ -251,8 +297,19 @@ Status EvalRetention(const RetainArguments& arguments, std::span<const Form> for
   params["context"] = options.prefix_tokens;
   params["continuation"] = options.continuation_tokens;
   params["windows"] = options.num_windows;
+  const auto sizes = [&](int64_t num_tokens) { return RecallSizes{num_tokens, arguments.num_asked}; };
+  std::vector<std::vector<Recall>> passkeys, passages;
+  for (const int64_t num_tokens : arguments.passkey_tokens) {
+    KVIST_TRY(auto made, MakePasskeys(*loaded.tokenizer, tokens, sizes(num_tokens), quality.bos));
+    passkeys.push_back(std::move(made));
+  }
+  for (const int64_t num_tokens : arguments.copy_tokens) {
+    KVIST_TRY(auto made, MakePassages(tokens, sizes(num_tokens), quality.bos));
+    passages.push_back(std::move(made));
+  }
   KVIST_TRY(const auto report, MeasureRetention(*loaded.model, tokens, cases, options, show));
   progress.Clear();
+  NoteShares(report, options.prefix_tokens);
   as_json ? WriteContinuationRecords(report, params, out) : WriteContinuation(report, options, out);
   const auto measure = [&](const RecallTest& test, int64_t num_tokens, const std::vector<Recall>& recalls) -> Status {
     KVIST_TRY(const auto recalled, MeasureRecall(*loaded.model, recalls, cases, of_recall, show));
@@ -261,14 +318,11 @@ Status EvalRetention(const RetainArguments& arguments, std::span<const Form> for
             : WriteRecall(test, recalled, num_tokens, out);
     return {};
   };
-  const auto sizes = [&](int64_t num_tokens) { return RecallSizes{num_tokens, arguments.num_asked}; };
-  for (const int64_t num_tokens : arguments.passkey_tokens) {
-    KVIST_TRY(const auto passkeys, MakePasskeys(*loaded.tokenizer, tokens, sizes(num_tokens), quality.bos));
-    KVIST_TRY_VOID(measure(kPasskeyTest, num_tokens, passkeys));
+  for (size_t i = 0; i < passkeys.size(); ++i) {
+    KVIST_TRY_VOID(measure(kPasskeyTest, arguments.passkey_tokens[i], passkeys[i]));
   }
-  for (const int64_t num_tokens : arguments.copy_tokens) {
-    KVIST_TRY(const auto passages, MakePassages(tokens, sizes(num_tokens), quality.bos));
-    KVIST_TRY_VOID(measure(kCopyTest, num_tokens, passages));
+  for (size_t i = 0; i < passages.size(); ++i) {
+    KVIST_TRY_VOID(measure(kCopyTest, arguments.copy_tokens[i], passages[i]));
   }
   return {};
 }

@@ -19,8 +19,9 @@ namespace kvist {
 struct RetainArguments {
   std::vector<std::string> policies;
   std::vector<int64_t> page_tokens;
-  std::vector<std::string> shapes = {"uniform"};
+  std::vector<std::string> shapes;  // none: each policy's own
   std::vector<double> keep = {0.25, 0.5, 0.75};
+  int64_t recent_tokens = RetentionOptions().recent_tokens, sink_tokens = RetentionOptions().sink_tokens;
   int64_t continuation_tokens = 256;
   std::vector<int64_t> passkey_tokens;  // contexts in which keys are hidden; empty: no such test
   std::vector<int64_t> copy_tokens;     // in which passages are hidden; empty: no such test

@@ -43,11 +43,16 @@ class Hiding {
   // The i-th of them, without cue and answer.
   Result<Recall> Hide(int i, std::span<const Token> before, std::span<const Token> hidden) {
     const int64_t num_filler = sizes_.context_tokens - std::ssize(before) - std::ssize(hidden) - 1;
-    if (num_filler < 1 || std::ssize(filler_) < num_filler * 2) {
-      return Fail(ErrorCode::kInvalidArgument, "the text has " + std::to_string(filler_.size()) +
-                                                   " tokens, too few to hide something in " +
-                                                   std::to_string(sizes_.context_tokens) +
-                                                   " of them; give a longer text, or longer or shorter contexts");
+    const std::string context = "a context of " + std::to_string(sizes_.context_tokens) + " tokens";
+    if (num_filler < 1) {
+      return Fail(ErrorCode::kInvalidArgument, context + " has no room for what is to be hidden in it; it needs " +
+                                                   std::to_string(sizes_.context_tokens - num_filler + 1) + " or more");
+    }
+    if (std::ssize(filler_) < num_filler * 2) {
+      return Fail(ErrorCode::kInvalidArgument, context + " is filled from a text of at least " +
+                                                   std::to_string(num_filler * 2) + " tokens, and this one has " +
+                                                   std::to_string(filler_.size()) +
+                                                   "; give a longer text or a shorter context");
     }
     const uint64_t begin = RandomBelow(static_cast<uint64_t>(std::ssize(filler_) - num_filler));
     const auto here = filler_.subspan(begin, static_cast<size_t>(num_filler));

@@ -19,12 +19,19 @@ constexpr int64_t kMostRetainTokens = 1 << 30;
 
 }  // namespace
 
+BudgetShape OwnShape(RetentionPolicy policy) {
+  return policy == RetentionPolicy::kKvzip ? BudgetShape::kGlobal : BudgetShape::kUniform;
+}
+
 Result<RetainSettings> ParseRetain(std::string_view text) {
   KVIST_TRY(const Spec spec, ParseSpec(kRetainWhat, text, {"keep", "tokens", "shape", "margin", "recent", "sinks"}));
   RetainSettings settings;
   KVIST_TRY(settings.options.policy, ParseRetentionPolicy(spec.name));
-  // As its paper has it, and a quarter of the loss (docs/compression.md).
-  if (settings.options.policy == RetentionPolicy::kKvzip) settings.options.shape = BudgetShape::kGlobal;
+  settings.options.shape = OwnShape(settings.options.policy);
+  if (settings.options.policy == RetentionPolicy::kFull && !spec.values.empty()) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "retention: full keeps every token; leave '" + std::string(spec.values.front().first) + "' out");
+  }
   for (const auto& value : spec.values) {
     const auto& [key, written] = value;
     if (key == "keep") {

@@ -29,6 +29,10 @@ struct RetainSettings {
   bool is_on() const { return options.policy != RetentionPolicy::kFull; }
 };
 
+// The shape of the policy's paper: global for kvzip, for which it is a quarter of the loss (docs/compression.md), else
+// uniform.
+BudgetShape OwnShape(RetentionPolicy policy);
+
 // "POLICY" or "POLICY:keep=0.5,shape=adaptive,margin=256,recent=64,sinks=4", or with tokens=1024 instead of keep.
 // kInvalidArgument names what is wrong and what there is.
 Result<RetainSettings> ParseRetain(std::string_view spec);

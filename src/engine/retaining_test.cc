@@ -49,10 +49,17 @@ TEST_CASE("retaining: settings are read, written, and refused with what is wrong
   CHECK(ParseRetain("kvzip:keep=0.5")->options.shape == BudgetShape::kGlobal);
   CHECK(ParseRetain("kvzip:keep=0.5,shape=uniform")->options.shape == BudgetShape::kUniform);
   CHECK(ParseRetain("h2o:keep=0.5")->options.shape == BudgetShape::kUniform);
-  const std::pair<const char*, const char*> wrong[] = {
-      {"best", "snapkv"},           {"snapkv:keep=2", "0.01 to 1"},    {"snapkv:tokens=0", "whole number"},
-      {"snapkv:size=3", "margin"},  {"snapkv:keep", "key=value"},      {"knorm:shape=adaptive", "compared"},
-      {"snapkv:margin=", "margin"}, {"snapkv:keep=0.5x", "keep must"}, {"window:shape=round", "uniform"}};
+  const std::pair<const char*, const char*> wrong[] = {{"best", "snapkv"},
+                                                       {"snapkv:keep=2", "0.01 to 1"},
+                                                       {"snapkv:tokens=0", "whole number"},
+                                                       {"snapkv:size=3", "margin"},
+                                                       {"snapkv:keep", "key=value"},
+                                                       {"knorm:shape=adaptive", "compared"},
+                                                       {"snapkv:margin=", "margin"},
+                                                       {"snapkv:keep=0.5x", "keep must"},
+                                                       {"window:shape=round", "uniform"},
+                                                       {"full:keep=0.5", "keeps every"},
+                                                       {"window:shape=pyramid", "nothing"}};
   for (const auto& [spec, says] : wrong) {
     CAPTURE(spec);
     const auto refused = ParseRetain(spec);
@@ -132,13 +139,13 @@ TEST_CASE("retaining: every policy works in a generation, and sees what it has t
   Token first_token = -1;
   for (const RetentionPolicy policy : kAllRetentionPolicies) {
     CAPTURE(RetentionPolicyName(policy));
+    const bool is_on = policy != RetentionPolicy::kFull;
     Generator generator(engine.model.get(), engine.tokenizer, cache.get());
-    const auto generation =
-        generator.Generate(prompt, Options(std::string(RetentionPolicyName(policy)) + ":keep=0.5,margin=32", 40), {});
+    const std::string spec = RetentionPolicyName(policy) + std::string(is_on ? ":keep=0.5,margin=32" : "");
+    const auto generation = generator.Generate(prompt, Options(spec, 40), {});
     REQUIRE_MESSAGE(generation, (generation ? "" : generation.error().message));
     if (policy == kAllRetentionPolicies[0]) first_token = generation->tokens[0];
     CHECK(generation->tokens[0] == first_token);  // it depends on the whole prompt, whatever is given up then
-    const bool is_on = policy != RetentionPolicy::kFull;
     CHECK(generation->retained.num_times == (is_on ? 2 : 0));
     CHECK(generator.sequence().num_held_tokens() <= (is_on ? 182 : 339));
     if (policy == RetentionPolicy::kH2o) CHECK(generation->stats.reused_tokens == 0);

@@ -25,8 +25,11 @@ struct RetentionCase {
   BudgetShape shape = BudgetShape::kUniform;
   double keep = 1;          // share of the prefix's tokens
   int64_t page_tokens = 0;  // that each later token reads, one at a time (Sequence::SelectPages); 0: all
+  int64_t recent_tokens = RetentionOptions().recent_tokens, sink_tokens = RetentionOptions().sink_tokens;
 
-  RetentionOptions retention() const { return {.policy = policy, .shape = shape}; }
+  RetentionOptions retention() const {
+    return {.policy = policy, .shape = shape, .recent_tokens = recent_tokens, .sink_tokens = sink_tokens};
+  }
 };
 
 // kInvalidArgument: no cases, or one that can't be.

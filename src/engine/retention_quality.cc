@@ -2,6 +2,7 @@
 // Copyright 2026 The Kvist authors
 #include "engine/retention_quality.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <numeric>
@@ -155,6 +156,9 @@ Result<RetentionQualityReport> MeasureRetention(Model& model, std::span<const To
                    std::to_string(options.prefix_tokens) + "; what follows it (--continuation) at least 2, here " +
                    std::to_string(options.continuation_tokens) + "; and there is a window (--windows), here " +
                    std::to_string(options.num_windows));
+  }
+  if (std::ranges::any_of(cases, [](const auto& each) { return NeedsRepetition(each.policy); })) {
+    KVIST_TRY_VOID(CheckRoomToRepeat(model, options.repeat, options.prefix_tokens));
   }
   KVIST_TRY_VOID(CheckWindows(model, text, options.num_windows, window_tokens));
   Windows windows(model, cases, options, progress);

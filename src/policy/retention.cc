@@ -319,12 +319,17 @@ Status RetentionOptions::Validate() const {
     return Fail(ErrorCode::kInvalidArgument, "retention counts tokens: recent " + std::to_string(recent_tokens) +
                                                  " and sinks " + std::to_string(sink_tokens) + " must not be negative");
   }
+  if (policy == RetentionPolicy::kWindow && shape != BudgetShape::kUniform) {
+    return Fail(ErrorCode::kInvalidArgument, std::string("the policy window keeps the same tokens in every lane, so "
+                                                         "that there is nothing for the budget shape ") +
+                                                 BudgetShapeName(shape) + " to share out; leave the shape out");
+  }
   const bool compares = shape == BudgetShape::kAdaptive || shape == BudgetShape::kGlobal;
   if (compares && !ScoresAreComparable(policy)) {
     return Fail(ErrorCode::kInvalidArgument,
                 std::string("the budget shape ") + BudgetShapeName(shape) +
                     " compares the scores of heads, and those of the policy " + RetentionPolicyName(policy) +
-                    " can't be compared; use h2o, snapkv, tova, expected or kvzip, or the shape uniform");
+                    " can't be compared; use h2o, snapkv, tova, expected or kvzip, or the shape uniform or pyramid");
   }
   return {};
 }

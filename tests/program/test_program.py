@@ -610,6 +610,30 @@ class WithModel(ProgramTest):
         self.assert_fails(run(*command, "--retain=knorm", "--shape=round"), 2, "round", "uniform")
         self.assert_fails(run(*command, "--retain=knorm", "--context=4096"), 2, "not enough")
         self.assert_fails(run(*command, "--keep=0.5"), 2, "--retain")
+        self.assert_fails(run(*command, "--retain=window", "--shape=pyramid"), 2, "window", "leave the shape out")
+        # What can't be hidden is told before anything is measured.
+        command += ["--context=256", "--continuation=4", "--retain=window", "--keep=0.05"]
+        self.assert_fails(run(*command, "--passkey=10"), 2, "10 tokens", "needs")
+        self.assert_fails(run(*command, "--copy=2000"), 2, "a longer text")
+
+    def test_eval_takes_each_policys_own_shape_and_what_stays_as_asked(self):
+        text = self.file("sheep.txt", b"".join(b"%d sheep stood on the hill. " % i for i in range(90)))
+        command = ["eval", "-m", "smollm2", "-f", text, "--windows=1", "--weights=file", "--form=f16", "--context=256"]
+        command += ["--continuation=4", "--json", "--keep=0.25"]
+        result = run(*command, "--retain=kvzip,knorm,window", "--shape=global,uniform")
+        self.assertIn("left out: knorm with global", result.stderr.decode())
+        shapes = {(record["params"]["policy"], record["params"]["shape"]) for record in self.objects(result)}
+        tried = {("kvzip", "global"), ("kvzip", "uniform"), ("knorm", "uniform"), ("window", "uniform")}
+        self.assertEqual(shapes, {("full", "uniform"), *tried})
+        own = run(*command, "--retain=kvzip,knorm")
+        self.assertIn("more is held than was asked for", own.stderr.decode())  # 96 of 256 tokens always stay
+        bare = run(*command, "--retain=kvzip,knorm", "--kept-recent=0", "--kept-sinks=0")
+        self.assertNotIn("always stay", bare.stderr.decode())
+        for result, held in ((own, 96), (bare, 64)):
+            records = [record for record in self.objects(result) if record["params"]["policy"] != "full"]
+            shapes = {(record["params"]["policy"], record["params"]["shape"]) for record in records}
+            self.assertEqual(shapes, {("kvzip", "global"), ("knorm", "uniform")})
+            self.assertEqual({r["value"] for r in records if r["metric"] == "held_tokens"}, {held})
 
     def test_eval_text_as_a_table(self):
         table = self.assert_ok(self.eval_text("--form-k=q8,q3", "--form-v=q4", "--after-the-fact", "--weights=file")).decode()
