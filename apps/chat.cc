@@ -185,7 +185,11 @@ class Chat {
     if (generation->finish == FinishReason::kContext) {
       Note("the model's context is full; /new begins another conversation");
     }
+    const std::string name = manager_.name();
     const Status saved = manager_.Save();
+    if (manager_.name() != name) {
+      Note("another program has saved '" + name + "' meanwhile; this conversation is '" + manager_.name() + "' now");
+    }
     if (!saved) Note("the answer is part of this conversation, but not of the saved one");
     return saved;
   }

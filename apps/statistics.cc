@@ -96,8 +96,8 @@ std::string TiersText(const Cache& cache) {
 void NoteFailures(const Cache& cache) {
   for (const auto& [name, tier] : cache.tier_stats()) {
     if (tier.num_failures == 0) continue;
-    Note(Print("the %s tier failed %llu times, which costs time and nothing else; the last: %s", name.c_str(),
-               Count(tier.num_failures), tier.last_failure.c_str()));
+    Note(Print("the %s tier failed %llu times; what it could not store or bring back is computed again; the last: %s",
+               name.c_str(), Count(tier.num_failures), tier.last_failure.c_str()));
   }
 }
 

@@ -151,7 +151,7 @@ class Cache {
   // MiB). Only blocks that the tier does not have yet are written. When it returns, the session survives a power
   // failure; when it fails, the earlier one is as it was (but for kIo after it was replaced, when the system could not
   // say that the new one is durable). Of a name that this cache has resumed or saved before, kFailedPrecondition when
-  // another cache or program has saved or removed it since: resume it again, save under another name, or remove it.
+  // another cache or program has saved it since: resume it again, save under another name, or remove it.
   // Blocks that others have stored, too, become shared. Names are 1 to 100 letters, digits, - _ and dots, not a dot
   // first. kInvalidArgument for a name, or a sequence of another cache; kIo and kOutOfMemory (the tier's size) say what
   // to do.

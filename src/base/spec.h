@@ -12,6 +12,9 @@
 
 namespace kvist {
 
+// That a specification may name.
+inline constexpr int64_t kMostSpecTokens = int64_t{1} << 30;
+
 // "NAME" or "NAME:key=value,key=value", as options are written on a command line.
 struct Spec {
   std::string name;

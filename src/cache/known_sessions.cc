@@ -4,14 +4,19 @@
 
 namespace kvist {
 
-void KnownSessions::Note(const std::string& name, std::optional<Checksum> manifest) {
+Result<std::vector<std::byte>> KnownSessions::Read(DiskTier& disk, const std::string& name) {
   const std::lock_guard lock(mutex_);
-  seen_[name] = manifest;
+  auto manifest = disk.ReadSession(name);
+  if (manifest) seen_[name] = ChecksumOf(*manifest);
+  if (!manifest && manifest.error().code == ErrorCode::kNotFound) seen_[name] = std::nullopt;
+  return manifest;
 }
 
-void KnownSessions::Forget(const std::string& name) {
+Status KnownSessions::Remove(DiskTier& disk, const std::string& name) {
   const std::lock_guard lock(mutex_);
-  seen_.erase(name);
+  const Status removed = disk.RemoveSession(name);
+  if (removed || removed.error().code == ErrorCode::kNotFound) seen_.erase(name);
+  return removed;
 }
 
 Status KnownSessions::Save(DiskTier& disk, const std::string& name, const std::vector<std::byte>& manifest,

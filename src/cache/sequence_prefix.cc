@@ -102,7 +102,15 @@ void Sequence::State::End() {
   std::vector<PrefixIndex::Entry> entries;
   if (core->tiers) entries = core->prefixes->FindAll(chain);
   core->prefixes->Touch(all);  // after FindAll, which uses them in another order
-  if (core->tiers) core->tiers->WriteBehind(std::move(entries));
+  if (!core->tiers) return;
+  core->tiers->WriteBehind(std::move(entries));
+  std::vector<RecordKey> spilled;  // used as late as the rest
+  for (const BlockTable& table : tables) {
+    for (const BlockRef& ref : table.refs()) {
+      if (ref.spilled) spilled.push_back(ref.spilled->key);
+    }
+  }
+  if (!spilled.empty()) core->tiers->disk()->Contains(spilled);
 }
 
 void Sequence::State::TruncatePrefix(int64_t num_kept_tokens) {

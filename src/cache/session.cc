@@ -49,7 +49,9 @@ Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<
   const Status written = core_->tiers->WriteNow(entries, keeper);
   for (const PrefixIndex::Entry& entry : entries) core_->prefixes->Release(entry);
   if (!written) return NotSaved(name, written.error());
-  KVIST_TRY_VOID(state.RestoreSpilled(manifest.keys, keeper));
+  if (const Status restored = state.RestoreSpilled(manifest.keys, keeper); !restored) {
+    return NotSaved(name, restored.error());
+  }
   Status saved = core_->known_sessions.Save(*disk, name, EncodeManifest(manifest), manifest.keys);
   if (saved || saved.error().code != ErrorCode::kNotFound) return saved;
   return NotSaved(name, {ErrorCode::kIo, "another program has evicted its blocks meanwhile; try again"});
@@ -57,13 +59,8 @@ Status Cache::Save(const std::string& name, const Sequence& sequence, std::span<
 
 Result<ResumedSession> Cache::Resume(const std::string& name) {
   KVIST_TRY(DiskTier* const disk, DiskOf(core_->tiers.get()));
-  const auto bytes = disk->ReadSession(name);
-  if (!bytes) {
-    if (bytes.error().code == ErrorCode::kNotFound) core_->known_sessions.Note(name, std::nullopt);
-    return std::unexpected(bytes.error());
-  }
-  KVIST_TRY(SessionManifest manifest, DecodeManifest(*bytes));
-  core_->known_sessions.Note(name, ChecksumOf(*bytes));
+  KVIST_TRY(const std::vector<std::byte> bytes, core_->known_sessions.Read(*disk, name));
+  KVIST_TRY(SessionManifest manifest, DecodeManifest(bytes));
   ResumedSession session{Begin(manifest.salt), std::move(manifest.tokens), std::move(manifest.notes), {}};
   if (session.sequence.state_->root != manifest.root) session.sequence.SetSealing(false);  // it may not have been
   if (session.sequence.state_->root != manifest.root) {
@@ -79,8 +76,7 @@ Result<ResumedSession> Cache::Resume(const std::string& name) {
 
 Status Cache::RemoveSession(const std::string& name) {
   KVIST_TRY(DiskTier* const disk, DiskOf(core_->tiers.get()));
-  core_->known_sessions.Forget(name);
-  return disk->RemoveSession(name);
+  return core_->known_sessions.Remove(*disk, name);
 }
 
 Result<std::vector<SessionInfo>> Cache::ListSessions() {

@@ -10,6 +10,8 @@
 namespace kvist {
 namespace {
 
+constexpr int kMostNamesakes = 100;
+
 Status CheckName(const std::string& name) {
   const auto is_fine = [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.'; };
   if (!name.empty() && name.size() <= 100 && name.front() != '.' && std::ranges::all_of(name, is_fine)) return {};
@@ -66,8 +68,20 @@ Status ChatManager::Begin(const std::string& name) {
                   "there is a saved conversation '" + name + "'; /use goes on with it, or give another name");
     }
   }
+  if (options_->saves_sessions) {
+    KVIST_TRY(const bool is_free, IsFree(name));
+    if (!is_free) return Fail(ErrorCode::kInvalidArgument, "there is a saved conversation '" + name + "' by now");
+  }
   Add(name);
   return {};
+}
+
+Result<bool> ChatManager::IsFree(const std::string& name) const {
+  if (std::ranges::any_of(chats_, [&](const auto& chat) { return chat->name == name; })) return false;
+  const auto stored = cache_->Resume(name);
+  if (stored) return false;
+  if (stored.error().code == ErrorCode::kNotFound) return true;
+  return std::unexpected(stored.error());
 }
 
 void ChatManager::Add(const std::string& name) {
@@ -186,10 +200,26 @@ Result<Generation> ChatManager::Answer(const std::string& message, GenerateOptio
   return generation;
 }
 
-Status ChatManager::Save() const {
+Status ChatManager::Save() {
   if (!options_->saves_sessions) return {};
   const std::string messages = current_->conversation.Save();
-  return cache_->Save(current_->name, current_->generator.sequence(), std::as_bytes(std::span(messages)));
+  const auto save = [&] {
+    return cache_->Save(current_->name, current_->generator.sequence(), std::as_bytes(std::span(messages)));
+  };
+  const Status saved = save();
+  if (saved || saved.error().code != ErrorCode::kFailedPrecondition) return saved;
+  const std::string name = current_->name;
+  for (int i = 2; i <= kMostNamesakes; ++i) {
+    const std::string other = name + "-" + std::to_string(i);
+    KVIST_TRY_VOID(CheckName(other));
+    KVIST_TRY(const bool is_free, IsFree(other));
+    if (!is_free) continue;
+    current_->name = other;
+    const Status saved_so = save();
+    if (!saved_so) current_->name = name;
+    return saved_so;
+  }
+  return saved;
 }
 
 std::vector<ChatInfo> ChatManager::List() const {

@@ -75,8 +75,10 @@ class ChatManager {
   // The current conversation goes on with the user's message; `options` tell afterwards what its strategy has decided.
   // After an error the message is not part of it. Errors as Conversation::Tokenize and Generator::Generate.
   Result<Generation> Answer(const std::string& message, GenerateOptions& options, GenerateEvents events);
-  // Makes the current conversation durable, where they are sessions. Errors as Cache::Save.
-  Status Save() const;
+  // Makes the current conversation durable, where they are sessions. When another program has saved one of its name
+  // meanwhile, it is another one from now on: NAME-2, say. Errors as Cache::Save.
+  Status Save();
+  const std::string& name() const { return current_->name; }
 
   // Of the current conversation: "auto", or a strategy's name. kInvalidArgument lists them.
   Status ChooseStrategy(const std::string& strategy);
@@ -88,6 +90,9 @@ class ChatManager {
   std::vector<ChatInfo> List() const;  // in the order in which they began
 
  private:
+  // Whether no conversation here has the name, nor a saved one.
+  Result<bool> IsFree(const std::string& name) const;
+
   struct Chat {
     Chat(std::string name_in, Conversation conversation_in, Generator generator_in)
         : name(std::move(name_in)), conversation(std::move(conversation_in)), generator(std::move(generator_in)) {}

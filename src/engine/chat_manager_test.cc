@@ -166,6 +166,42 @@ TEST_CASE("chat manager: conversations that are sessions come back in another pr
   CHECK(later.manager->Use("work"));
 }
 
+TEST_CASE("chat manager: two programs with one session both keep their conversation") {
+  const TestFolder folder;
+  CacheOptions options;
+  options.model = {"test", {1, 2}};
+  options.tiers = {"disk:" + folder.path() + ",size=64M"};
+  Rig first(options, "predictive", true), second(options, "predictive", true);
+  for (Rig* rig : {&first, &second}) {
+    CHECK(rig->manager->Use("main").value() == std::nullopt);  // each begins it
+    REQUIRE(rig->manager->Begin("work"));
+    REQUIRE(rig->manager->Use("main"));
+  }
+  first.Answer("tell me of bees");
+  REQUIRE(first.manager->Save());
+  second.Answer("tell me of birds");
+  REQUIRE(second.manager->Save());
+  CHECK(first.manager->name() == "main");
+  CHECK(second.manager->name() == "main-2");
+  second.Answer("say more");
+  REQUIRE(second.manager->Save());
+  CHECK(second.manager->name() == "main-2");
+  // So do those that were begun by /new.
+  for (Rig* rig : {&first, &second}) {
+    REQUIRE(rig->manager->Use("work"));
+    rig->Answer("tell me of bees");
+  }
+  REQUIRE(first.manager->Save());
+  REQUIRE(second.manager->Save());
+  CHECK(first.manager->name() == "work");
+  CHECK(second.manager->name() == "work-2");
+  Rig later(options, "predictive", true);
+  for (const auto& [name, num_messages] : {std::pair{"main", 2}, {"main-2", 4}, {"work", 2}, {"work-2", 2}}) {
+    REQUIRE(later.manager->Use(name));
+    CHECK(later.Info(name).num_messages == size_t(num_messages));
+  }
+}
+
 TEST_CASE("chat manager: what can't be done is said, and changes nothing") {
   Rig rig;
   CHECK(rig.manager->Begin("main").error().code == ErrorCode::kInvalidArgument);

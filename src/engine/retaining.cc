@@ -15,7 +15,6 @@ namespace kvist {
 namespace {
 
 constexpr const char* kRetainWhat = "retention";
-constexpr int64_t kMostRetainTokens = 1 << 30;
 
 }  // namespace
 
@@ -39,13 +38,13 @@ Result<RetainSettings> ParseRetain(std::string_view text) {
     } else if (key == "shape") {
       KVIST_TRY(settings.options.shape, ParseBudgetShape(written));
     } else if (key == "tokens") {
-      KVIST_TRY(settings.num_tokens, WholeNumber(kRetainWhat, value, 1, kMostRetainTokens));
+      KVIST_TRY(settings.num_tokens, WholeNumber(kRetainWhat, value, 1, kMostSpecTokens));
     } else if (key == "margin") {
-      KVIST_TRY(settings.margin_tokens, WholeNumber(kRetainWhat, value, 1, kMostRetainTokens));
+      KVIST_TRY(settings.margin_tokens, WholeNumber(kRetainWhat, value, 1, kMostSpecTokens));
     } else if (key == "recent") {
-      KVIST_TRY(settings.options.recent_tokens, WholeNumber(kRetainWhat, value, 0, kMostRetainTokens));
+      KVIST_TRY(settings.options.recent_tokens, WholeNumber(kRetainWhat, value, 0, kMostSpecTokens));
     } else {
-      KVIST_TRY(settings.options.sink_tokens, WholeNumber(kRetainWhat, value, 0, kMostRetainTokens));
+      KVIST_TRY(settings.options.sink_tokens, WholeNumber(kRetainWhat, value, 0, kMostSpecTokens));
     }
   }
   KVIST_TRY_VOID(settings.options.Validate());

@@ -212,6 +212,7 @@ bool Scheduler::State::MakeRoom(std::optional<int64_t>& num_spilled) {
   if (spilled && num_spilled != before) return true;
   if (alone.is_frugal() || !admission_.FitsAlone(alone.text.num_tokens())) return false;
   alone.StartOver(*cache_);
+  num_spilled.reset();
   return true;
 }
 

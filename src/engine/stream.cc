@@ -10,7 +10,6 @@ namespace kvist {
 namespace {
 
 constexpr const char* kStreamWhat = "stream";
-constexpr int64_t kMostStreamTokens = 1 << 30;
 constexpr int64_t kLeastRoom = 64;
 
 }  // namespace
@@ -43,7 +42,7 @@ Result<StreamOptions> ParseStream(std::string_view text) {
     int64_t& option = value.first == "window"    ? options.window_tokens
                       : value.first == "overlap" ? options.overlap_tokens
                                                  : options.sink_tokens;
-    KVIST_TRY(option, WholeNumber(kStreamWhat, value, 0, kMostStreamTokens));
+    KVIST_TRY(option, WholeNumber(kStreamWhat, value, 0, kMostSpecTokens));
   }
   return options;
 }

@@ -59,7 +59,7 @@ std::vector<bool> DiskTier::Contains(std::span<const RecordKey> keys, SegmentHol
     for (size_t i = 0; i < keys.size(); ++i) {
       const auto place = state_->index.Find(keys[i]);
       holds[i] = place.has_value();
-      if (place) segments.insert(place->segment);
+      if (place && segments.insert(place->segment).second && hold != nullptr) hold->Add(place->segment, lock);
     }
     return std::ranges::find(holds, false) == holds.end();
   };
@@ -68,10 +68,6 @@ std::vector<bool> DiskTier::Contains(std::span<const RecordKey> keys, SegmentHol
     look_up();
   }
   for (const auto& segment : segments) state_->Touch(*segment);
-  if (hold != nullptr) {
-    const State::Lock lock(state_->mutex);
-    for (const auto& segment : segments) hold->Add(segment, lock);
-  }
   return holds;
 }
 

@@ -38,7 +38,7 @@ struct StoredSession {
 // Of records that are used together those go first that stand later in their text (by the headers' positions): what is
 // left of a text is its beginning.
 // A use is kept as the file's modification time, at most once a second: it outlives the process and others see it.
-// Opening reads the segments' tables, nothing else. Files are 0600, the folder that it creates 0700.
+// Opening reads the segments' tables and first headers, nothing else. Files are 0600, the folder that it creates 0700.
 //
 // Several processes may use one folder at once: each finds what the others wrote (it looks again when it misses and the
 // folder has changed, as long as that takes no more than a tenth of the time), and the limit holds for all of them
@@ -96,8 +96,8 @@ class DiskTier : public Tier {
   // kUnsupported when a session of a newer format version has the name.
   // kOutOfMemory when all sessions together would exceed the limit: it says which is the largest. The earlier session
   // of the name must have room beside the new one.
-  // replaces: what the caller expects under the name, the checksum of a manifest or nothing; kFailedPrecondition when
-  // it is something else by then. Null: whatever it is.
+  // replaces: what the caller knows under the name, the checksum of a manifest or nothing; kFailedPrecondition when
+  // another session is there that is not damaged. Null: whatever is there is replaced.
   Status SaveSession(const std::string& name, std::span<const std::byte> manifest, std::span<const RecordKey> keys,
                      const std::optional<Checksum>* replaces = nullptr);
   // The manifest. kNotFound; kCorrupt when its checksum is another; kUnsupported for a newer format version.

@@ -10,9 +10,14 @@
 namespace kvist {
 namespace {
 
+// Files that are held take their space all the same: nothing is gained by evicting them early.
+int64_t EvictionTime(const Segment& segment) {
+  return segment.used_at_ns - (segment.held_file.expired() ? segment.depth_ns : 0);
+}
+
 // Orders a heap so that the segment to be evicted first is at its front.
 bool IsEvictedLater(const Segment* a, const Segment* b) {
-  return a->used_at_ns - a->depth_ns > b->used_at_ns - b->depth_ns;
+  return EvictionTime(*a) > EvictionTime(*b);
 }
 
 // Whether another process used it since we last looked; then it counts as used at that time.
@@ -54,7 +59,7 @@ Status DiskTier::State::WriteSegment(std::span<const TierWrite> writes, SegmentH
     segment->used_at_ns = segment->modified_at_ns = now_ns;
     const Lock lock(mutex);
     index.Add(segment);
-    if (hold != nullptr) hold->Add(segment, lock);
+    if (hold != nullptr) hold->Add(index.Find(file.id()), lock);  // others may have found it before
     return {};
   });
 }
@@ -76,7 +81,9 @@ bool DiskTier::State::MakeRoom(uint64_t bytes, FolderLock& folder_lock) {
     const Lock lock(mutex);
     fits = ChooseVictims(wanted_bytes, victims, lock);
   }
-  return RemoveSegments(victims, folder_lock) && fits;
+  const Status removed = RemoveSegments(victims, folder_lock);
+  if (!removed) CountFailure(removed.error());
+  return removed && fits;
 }
 
 std::set<FileId> DiskTier::State::Pinned(const Lock&) const {

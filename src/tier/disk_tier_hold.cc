@@ -56,6 +56,7 @@ Result<std::shared_ptr<const HeldRecord>> DiskTier::Hold(const RecordKey& key) {
   if (!place) return Fail(ErrorCode::kNotFound, "the disk tier has no record " + RecordKeyName(key));
   auto held = state_->HoldAt(key, *place);
   if (!held) state_->NoteFailure(place->segment, held.error());
+  if (held) state_->Touch(*place->segment);
   return held;
 }
 

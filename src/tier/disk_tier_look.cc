@@ -151,6 +151,7 @@ Result<std::shared_ptr<const KnownSession>> DiskTier::State::LoadSession(const s
   session->inode = stat.st_ino;
   session->file_bytes = uint64_t(stat.st_size);
   session->modified_at_ns = ModifiedAt(stat);
+  session->is_damaged = !table;
   if (table) session->table = *std::move(table);
   return session;
 }

@@ -93,9 +93,9 @@ void DiskTier::State::ReadSegment(std::span<const Wanted> wanted) {
     left = left.subspan(run.size());
     if (const Status read = ReadRun(*file, run); !read) {
       NoteFailure(segment, read.error());
-      // What can't be read is missing, so that it is written anew.
+      // What can't be read is missing, so that an older one is found, or it is written anew.
       const Lock lock(mutex);
-      for (const Wanted& lost : run) index.Erase(lost.read->key);
+      for (const Wanted& lost : run) index.Erase(lost.place);
       continue;
     }
     has_hit = true;

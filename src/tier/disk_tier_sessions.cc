@@ -132,11 +132,12 @@ Status DiskTier::State::CheckPlace(const std::string& name) const {
 Status DiskTier::State::CheckReplaces(const std::string& name, const std::optional<Checksum>& replaces,
                                       const Lock&) const {
   const auto stored = sessions.find(name);
-  if (stored == sessions.end() && !replaces) return {};
-  if (stored != sessions.end() && replaces == stored->second->table.manifest_checksum) return {};
+  if (stored == sessions.end() || stored->second->is_damaged) return {};
+  if (replaces == stored->second->table.manifest_checksum) return {};
   return Fail(ErrorCode::kFailedPrecondition,
-              "session " + name + (stored == sessions.end() ? " was removed" : " was saved by somebody else") +
-                  " since it was last resumed or saved here; resume it again, or save under another name");
+              "session " + name +
+                  " was saved by somebody else since it was last resumed or saved here; resume it again, or save under "
+                  "another name");
 }
 
 Status DiskTier::State::TrySaveSession(const std::string& name, std::span<const std::byte> manifest,

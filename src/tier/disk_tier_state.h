@@ -27,7 +27,8 @@ namespace kvist {
 struct KnownSession {
   uint64_t inode = 0, file_bytes = 0;
   int64_t modified_at_ns = 0;
-  SessionTable table;  // empty when it is damaged: what it needed is not known
+  SessionTable table;       // empty when it is damaged: what it needed is not known
+  bool is_damaged = false;  // the table
   bool IsOf(const struct stat& stat) const;
 };
 
@@ -101,7 +102,7 @@ struct DiskTier::State {
 
   Status TrySaveSession(const std::string& name, std::span<const std::byte> manifest, std::span<const RecordKey> keys,
                         const std::optional<Checksum>* replaces);
-  // Whether that is what is stored under the name.
+  // Whether that is what is stored under the name, or nothing that could be lost.
   Status CheckReplaces(const std::string& name, const std::optional<Checksum>& replaces, const Lock&) const;
   // Whether a session of that name may be made or removed: not when something that isn't ours has its place.
   Status CheckPlace(const std::string& name) const;

@@ -56,13 +56,23 @@ void SegmentIndex::DropLive(Segment& segment, size_t num_records) {
   if (segment.num_live == 0 && segments_.contains(segment.id)) useless_.insert(segment.id);
 }
 
-void SegmentIndex::RemovePlace(const RecordKey& key, const Segment* segment, uint32_t record) {
+bool SegmentIndex::RemovePlace(const RecordKey& key, const Segment* segment, uint32_t record) {
   const auto is_it = [&](const auto& entry) {
     return entry.second.segment.get() == segment && entry.second.record == record;
   };
-  if (const auto newest = newest_.find(key); newest != newest_.end() && is_it(*newest)) return ReplaceNewest(newest);
+  if (const auto newest = newest_.find(key); newest != newest_.end() && is_it(*newest)) {
+    ReplaceNewest(newest);
+    return true;
+  }
   const auto [begin, end] = older_.equal_range(key);
-  if (const auto older = std::find_if(begin, end, is_it); older != end) older_.erase(older);
+  const auto older = std::find_if(begin, end, is_it);
+  if (older == end) return false;
+  older_.erase(older);
+  return true;
+}
+
+void SegmentIndex::Erase(const Place& place) {
+  if (RemovePlace(place.entry().key, place.segment.get(), place.record)) DropLive(*place.segment, 1);
 }
 
 void SegmentIndex::ReplaceNewest(std::unordered_map<RecordKey, Place, RecordKeyHash>::iterator newest) {

@@ -32,7 +32,7 @@ struct Segment {
   int64_t modified_at_ns = 0;           // of the file when we last looked: later uses by others show in it
   Clock::time_point touched_at{};       // when we last wrote the use to the file
   bool is_synced = false;               // by this process
-  int num_holds = 0;                    // by sessions that are being saved
+  int num_holds = 0;                    // by who needs all that it writes (SegmentHold)
   std::weak_ptr<const File> held_file;  // while somebody holds records of it
 };
 
@@ -51,6 +51,7 @@ class SegmentIndex {
   // Its records are no longer found; it stays, as useless.
   void Forget(const std::shared_ptr<Segment>& segment);
   void Erase(const RecordKey& key);  // in all segments
+  void Erase(const Place& place);    // this one only; nothing happens when it isn't there
 
   std::optional<Place> Find(const RecordKey& key) const;
   std::shared_ptr<Segment> Find(const FileId& id) const;  // null
@@ -64,7 +65,7 @@ class SegmentIndex {
  private:
   static bool IsNewer(const Place& a, const Place& b);
   void AddPlace(const RecordKey& key, Place place);
-  void RemovePlace(const RecordKey& key, const Segment* segment, uint32_t record);
+  bool RemovePlace(const RecordKey& key, const Segment* segment, uint32_t record);  // whether it was there
   void DropLive(Segment& segment, size_t num_records);
   void ReplaceNewest(std::unordered_map<RecordKey, Place, RecordKeyHash>::iterator newest);
 
