@@ -298,31 +298,29 @@ Status EvalRetention(const RetainArguments& arguments, std::span<const Form> for
   params["continuation"] = options.continuation_tokens;
   params["windows"] = options.num_windows;
   const auto sizes = [&](int64_t num_tokens) { return RecallSizes{num_tokens, arguments.num_asked}; };
-  std::vector<std::vector<Recall>> passkeys, passages;
+  struct Asked {
+    const RecallTest& test;
+    int64_t num_tokens;
+    std::vector<Recall> recalls;
+  };
+  std::vector<Asked> asked;  // made before anything is measured: whether they can be made is known at once
   for (const int64_t num_tokens : arguments.passkey_tokens) {
     KVIST_TRY(auto made, MakePasskeys(*loaded.tokenizer, tokens, sizes(num_tokens), quality.bos));
-    passkeys.push_back(std::move(made));
+    asked.push_back({kPasskeyTest, num_tokens, std::move(made)});
   }
   for (const int64_t num_tokens : arguments.copy_tokens) {
     KVIST_TRY(auto made, MakePassages(tokens, sizes(num_tokens), quality.bos));
-    passages.push_back(std::move(made));
+    asked.push_back({kCopyTest, num_tokens, std::move(made)});
   }
   KVIST_TRY(const auto report, MeasureRetention(*loaded.model, tokens, cases, options, show));
   progress.Clear();
   NoteShares(report, options.prefix_tokens);
   as_json ? WriteContinuationRecords(report, params, out) : WriteContinuation(report, options, out);
-  const auto measure = [&](const RecallTest& test, int64_t num_tokens, const std::vector<Recall>& recalls) -> Status {
+  for (const auto& [test, num_tokens, recalls] : asked) {
     KVIST_TRY(const auto recalled, MeasureRecall(*loaded.model, recalls, cases, of_recall, show));
     progress.Clear();
     as_json ? WriteRecallRecords(test, recalled, params, num_tokens, out)
             : WriteRecall(test, recalled, num_tokens, out);
-    return {};
-  };
-  for (size_t i = 0; i < passkeys.size(); ++i) {
-    KVIST_TRY_VOID(measure(kPasskeyTest, arguments.passkey_tokens[i], passkeys[i]));
-  }
-  for (size_t i = 0; i < passages.size(); ++i) {
-    KVIST_TRY_VOID(measure(kCopyTest, arguments.copy_tokens[i], passages[i]));
   }
   return {};
 }

@@ -58,30 +58,24 @@ ChatManager::Chat ChatManager::NewChat(const std::string& name) const {
 
 Status ChatManager::Begin(const std::string& name) {
   KVIST_TRY_VOID(CheckName(name));
-  if (std::ranges::any_of(chats_, [&](const auto& chat) { return chat->name == name; })) {
+  if (IsOpen(name)) {
     return Fail(ErrorCode::kInvalidArgument, "there is a conversation '" + name + "' already; /use goes on with it");
   }
-  if (options_->saves_sessions) {
-    KVIST_TRY(const auto saved, cache_->ListSessions());
-    if (std::ranges::find(saved, name, &SessionInfo::name) != saved.end()) {
-      return Fail(ErrorCode::kInvalidArgument,
-                  "there is a saved conversation '" + name + "'; /use goes on with it, or give another name");
-    }
-  }
-  if (options_->saves_sessions) {
-    KVIST_TRY(const bool is_free, IsFree(name));
-    if (!is_free) return Fail(ErrorCode::kInvalidArgument, "there is a saved conversation '" + name + "' by now");
+  if (options_->saves_sessions && !IsUnsaved(name)) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "there is a saved conversation '" + name + "'; /use goes on with it, or give another name");
   }
   Add(name);
   return {};
 }
 
-Result<bool> ChatManager::IsFree(const std::string& name) const {
-  if (std::ranges::any_of(chats_, [&](const auto& chat) { return chat->name == name; })) return false;
+bool ChatManager::IsOpen(const std::string& name) const {
+  return std::ranges::any_of(chats_, [&](const auto& chat) { return chat->name == name; });
+}
+
+bool ChatManager::IsUnsaved(const std::string& name) const {
   const auto stored = cache_->Resume(name);
-  if (stored) return false;
-  if (stored.error().code == ErrorCode::kNotFound) return true;
-  return std::unexpected(stored.error());
+  return !stored && stored.error().code == ErrorCode::kNotFound;
 }
 
 void ChatManager::Add(const std::string& name) {
@@ -212,8 +206,7 @@ Status ChatManager::Save() {
   for (int i = 2; i <= kMostNamesakes; ++i) {
     const std::string other = name + "-" + std::to_string(i);
     KVIST_TRY_VOID(CheckName(other));
-    KVIST_TRY(const bool is_free, IsFree(other));
-    if (!is_free) continue;
+    if (IsOpen(other) || !IsUnsaved(other)) continue;
     current_->name = other;
     const Status saved_so = save();
     if (!saved_so) current_->name = name;

@@ -90,8 +90,10 @@ class ChatManager {
   std::vector<ChatInfo> List() const;  // in the order in which they began
 
  private:
-  // Whether no conversation here has the name, nor a saved one.
-  Result<bool> IsFree(const std::string& name) const;
+  bool IsOpen(const std::string& name) const;
+  // That nothing is saved under the name, damaged or not. The cache notes it: what others save under it from now on is
+  // not replaced.
+  bool IsUnsaved(const std::string& name) const;
 
   struct Chat {
     Chat(std::string name_in, Conversation conversation_in, Generator generator_in)
